@@ -50,7 +50,7 @@ fn count(wanted: Option<&String>) {
     let (fleet, cluster) = (Fleet::start(), Cluster::start());
     println!("client instructions per operation");
     for of in rows().filter(|&of| wanted.is_none_or(|wanted| *wanted == title(of))) {
-        let urls = if of.0 == Name::Cluster {
+        let urls = if of.0.is_of_cluster() {
             cluster.urls()
         } else {
             fleet.urls()

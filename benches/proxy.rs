@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use rand::seq::SliceRandom;
 
+use support::cluster::Cluster;
 use support::fleet::{Fleet, NODES, connect, fill};
 use support::measure::{median, rounds};
 use support::proxies::{Proxy, nutcracker, own_binary};
@@ -54,6 +55,11 @@ fn main() {
     proxies.push((
         "redis-sharding, 2 threads",
         Proxy::own(&own_binary(), &addresses, 2),
+    ));
+    let cluster = Cluster::start();
+    proxies.push((
+        "redis-sharding, cluster of four",
+        Proxy::own_cluster(&own_binary(), &cluster.addrs(), 1),
     ));
     let others = std::env::var("PROXIES").unwrap_or_default();
     for (name, binary) in others.split(',').filter_map(|other| other.split_once('=')) {

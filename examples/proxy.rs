@@ -33,6 +33,7 @@ Many Redis or Valkey servers as one, for every program that speaks the Redis pro
   --topology FILE         the nodes and their placement, as `redis-sharding topology 1`
   --node [NAME=]URL[,weight=W]
                           a node, instead of --topology; its name, or without one its address, decides where keys are placed
+  --cluster SEED          a server of a Redis Cluster, as host:port or a URL, instead of nodes; may be repeated
   --placement NAME        the placement of keys; `locate --list` lists the names; default: rendezvous/1
   --option K=V            an option of the placement
   --threads N             number of threads, at most 1024; default: half of the cores
@@ -48,6 +49,11 @@ Many Redis or Valkey servers as one, for every program that speaks the Redis pro
   --tcp-keepalive SECONDS idle time after which a client's host is probed, 0 for never; default: 300
   --timeout SECONDS       idle time after which a client is disconnected, 0 for never; default: 0
   --metrics ADDRESS       serve metrics as Prometheus text over HTTP, such as at 127.0.0.1:9121; needs the feature `cli`
+  --cluster-mode MODE     what programs are told that ask for a Redis Cluster: disabled (the default), or emulated: the proxy
+                          looks like a cluster of one node
+  --cluster-announce HOST:PORT
+                          the address that the map of an emulated cluster names; default: the one that a client has
+                          connected to
   --partial-reads         KEYS, SCAN, DBSIZE and RANDOMKEY leave out nodes that cannot be reached instead of failing
   --help                  print this help
 
@@ -143,6 +149,7 @@ struct Arguments {
     listen: Option<String>,
     topology: Option<String>,
     nodes: Vec<String>,
+    seeds: Vec<String>,
     placement: Option<String>,
     placement_options: Vec<(String, String)>,
     options: ProxyOptions,
@@ -151,10 +158,13 @@ struct Arguments {
 }
 
 /// All options that take a value.
-const FLAGS: [&str; 14] = [
+const FLAGS: [&str; 17] = [
     "--listen",
     "--topology",
     "--node",
+    "--cluster",
+    "--cluster-mode",
+    "--cluster-announce",
     "--password-file",
     "--placement",
     "--threads",
@@ -171,6 +181,13 @@ const FLAGS: [&str; 14] = [
 impl Arguments {
     /// The nodes and their placement.
     fn fleet(&self) -> Result<Fleet, Failure> {
+        if !self.seeds.is_empty() {
+            let placed = self.placement.is_some() || !self.placement_options.is_empty();
+            if placed || self.topology.is_some() || !self.nodes.is_empty() {
+                return Err("the servers of a cluster choose its nodes and its placement".into());
+            }
+            return Ok(Fleet::cluster(&self.seeds)?);
+        }
         if let Some(file) = &self.topology {
             let placed = self.placement.is_some() || !self.placement_options.is_empty();
             if placed || !self.nodes.is_empty() {
@@ -180,7 +197,8 @@ impl Arguments {
         }
         if self.nodes.is_empty() {
             return Err(
-                "no nodes: give --topology FILE, or --node NAME=URL once for every node".into(),
+                "no nodes: give --topology FILE, --node NAME=URL once for every node, or --cluster SEED"
+                    .into(),
             );
         }
         let placement = self.placement.as_deref().unwrap_or("rendezvous/1");
@@ -216,6 +234,11 @@ impl Arguments {
                 "--metrics" => arguments.metrics = Some(value),
                 "--topology" => arguments.topology = Some(value),
                 "--node" => arguments.nodes.push(value),
+                "--cluster" => arguments.seeds.push(value),
+                "--cluster-mode" => options.cluster_mode = proxy_options::cluster_mode(&value)?,
+                "--cluster-announce" => {
+                    options.cluster_announce = Some(proxy_options::cluster_announce(&value)?);
+                }
                 "--placement" => arguments.placement = Some(value),
                 "--option" => arguments.placement_options.push(placement_option(&value)?),
                 "--password-file" => {

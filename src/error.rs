@@ -16,6 +16,9 @@ pub const KEY_TEXT_MAX: usize = 64;
 /// Maximum number of keys in [`Error::keys`].
 pub const ERROR_KEYS_MAX: usize = 8;
 
+/// The most parts of a split command that the message of an error describes. [`Error::parts`] has all.
+const PARTS_SHOWN_MAX: usize = 32;
+
 /// An error of this crate.
 ///
 /// Opaque: [`kind`](Self::kind) is its meaning, [`node`](Self::node) and [`keys`](Self::keys) are what it
@@ -432,12 +435,15 @@ impl Error {
     /// The error for a command of which some parts were done and others were not.
     pub(crate) fn partial(command: &str, parts: Vec<PartOutcome>, retry: Retry) -> Self {
         let mut message = format!("{command} was not done on every node: ");
-        for (number, part) in parts.iter().enumerate() {
+        for (number, part) in parts.iter().take(PARTS_SHOWN_MAX).enumerate() {
             let separator = if number == 0 { "" } else { "; " };
             message.push_str(&format!("{separator}{} {}", part.node, part.status));
             if let Some(reason) = &part.reason {
                 message.push_str(&format!(" ({reason})"));
             }
+        }
+        if let more @ 1.. = parts.len().saturating_sub(PARTS_SHOWN_MAX) {
+            message.push_str(&format!("; and {more} more"));
         }
         Self::new(ErrorKind::Partial, message).with_parts(parts, retry)
     }
@@ -842,6 +848,20 @@ mod tests {
         let error = Error::new(ErrorKind::CrossNode, "").about_keys(many);
         assert_eq!(error.keys().len(), ERROR_KEYS_MAX);
         assert_eq!(error.keys()[0], &long[..KEY_TEXT_MAX]);
+    }
+
+    #[test]
+    fn partial_error_describes_a_limited_number_of_parts() {
+        let part = |number| {
+            let reason = Some(format!("reason {number}"));
+            PartOutcome::new("a", Vec::new(), PartStatus::Failed, reason)
+        };
+        let message = |count| {
+            let parts = (0..count).map(part).collect();
+            Error::partial("DEL", parts, Retry::Safe).to_string()
+        };
+        assert!(message(PARTS_SHOWN_MAX).ends_with("; a failed (reason 31)"));
+        assert!(message(16384).ends_with("; a failed (reason 31); and 16352 more"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ macro_rules! links {
          [balance]: #balance\n\
          [cache]: crate::guide::cache\n\
          [changelog]: crate\n\
+         [cluster]: crate::guide::cluster\n\
          [commands]: crate::guide::commands\n\
          [compatibility]: crate::guide::compatibility\n\
          [coming from redis-rs]: crate::guide::coming_from_redis_rs\n\
@@ -37,6 +38,7 @@ macro_rules! pages {
 pages! {
     architecture: "architecture.md",
     cache: "cache.md",
+    cluster: "cluster.md",
     coming_from_redis_rs: "coming-from-redis-rs.md",
     commands: "commands.md",
     compatibility: "compatibility.md",

@@ -38,7 +38,7 @@
 //! * **Moving data.** If you change the nodes, some keys get other owners, while their data stays where it was
 //!   written. A store refuses such a topology ([`ShardedClient::set_topology`]).
 //!
-//! Not supported yet: online resharding, Redis Cluster as a backend.
+//! Not supported yet: online resharding.
 //!
 //! # Concepts
 //!

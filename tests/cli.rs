@@ -157,6 +157,7 @@ fn all_subcommands_that_need_nodes_take_the_same_options_for_nodes() {
     let expected = options("ping");
     for option in [
         "--topology",
+        "--cluster ",
         "--node ",
         "--placement",
         "--option",

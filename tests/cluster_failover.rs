@@ -18,13 +18,15 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use redis::{RedisError, RedisResult, pipe};
-use redis_sharding::{Builder, ErrorKind, ShardedClient};
+use redis_sharding::{Builder, Error, ErrorKind, PartStatus, ShardedClient};
 use support::all_clients::{AllClients, AnyClient, End, KINDS, Kind, Random};
 use support::clusters::{Cluster, SLOTS, Server, key_in, on_each_server};
 use support::cut::Mode;
 use support::replicas::wait_until;
 
 const WORKERS: usize = 16;
+/// Of these, so many wait for an answer until a primary that was stopped goes on, and hear what it says then.
+const PATIENT: usize = 4;
 /// Primaries, each with one replica: what WAIT 1 has acknowledged is on the only node that can be promoted.
 const SHARDS: usize = 3;
 /// Of every worker in every shard.
@@ -37,6 +39,7 @@ const WAIT_MS: u64 = 100;
 const SERVED_WITHIN: Duration = Duration::from_secs(5);
 /// An answer takes no longer, whatever happens.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(15);
 
 fn seed() -> u64 {
     let seed = std::env::var("FAILOVER_SEED").ok().map_or_else(
@@ -93,9 +96,13 @@ struct Counter {
     /// Acknowledged.
     at_risk: i64,
     unknown: i64,
+    /// Of those at risk, those whose value was not seen, so that nobody can tell whether they are lost.
+    unseen: i64,
     /// Which values were acknowledged, and when: those above a later one are lost.
     acknowledged: Vec<(i64, Instant)>,
     lost: Vec<Instant>,
+    /// What was not simply the next number, to look at when the sum is wrong.
+    odd: Vec<String>,
 }
 
 impl Counter {
@@ -106,12 +113,20 @@ impl Counter {
             durable: 0,
             at_risk: 0,
             unknown: 0,
+            unseen: 0,
             acknowledged: Vec::new(),
             lost: Vec::new(),
+            odd: Vec::new(),
         }
     }
 
     fn counted(&mut self, outcome: &RedisResult<(i64, u64)>) {
+        let last = self.acknowledged.last().map_or(0, |(value, _)| *value);
+        match outcome {
+            Ok((value, _)) if *value == last + 1 => {}
+            Ok((value, _)) => self.odd.push(format!("{value} after {last}")),
+            Err(error) => self.odd.push(format!("{:?} {error}", ErrorKind::of(error))),
+        }
         match outcome {
             Ok((value, replicas)) => {
                 self.forget_from(*value);
@@ -120,6 +135,11 @@ impl Counter {
                     0 => self.at_risk += 1,
                     _ => self.durable += 1,
                 }
+            }
+            // INCR was answered, and WAIT was not.
+            Err(error) if is_done(error, &self.key) => {
+                self.at_risk += 1;
+                self.unseen += 1;
             }
             Err(error) if is_unknown(error) => self.unknown += 1,
             Err(_) => {}
@@ -143,12 +163,24 @@ impl Counter {
         let acknowledged = *durable + self.at_risk;
         let lost = self.lost.len() as i64;
         assert!(
-            value >= acknowledged - lost,
+            value >= acknowledged - lost - self.unseen,
             "{key} is {value} of {acknowledged}, {lost} of which the servers have lost"
         );
         let most = acknowledged + self.unknown;
-        assert!(value <= most, "{key} is {value}; {most} were sent");
+        assert!(
+            value <= most,
+            "{key} is {value}; {most} were sent; {:#?}",
+            self.odd
+        );
     }
+}
+
+/// Whether the error of a pipeline says that its write of this key was done.
+fn is_done(error: &RedisError, key: &str) -> bool {
+    let parts = Error::of(error).map(Error::parts).unwrap_or_default();
+    let of_key = |keys: &[Vec<u8>]| keys.iter().any(|own| own == key.as_bytes());
+    let mut done = parts.iter().filter(|part| part.status == PartStatus::Done);
+    done.any(|part| of_key(&part.keys))
 }
 
 /// Whether a write that failed may have been done.
@@ -156,6 +188,8 @@ fn is_unknown(error: &RedisError) -> bool {
     match ErrorKind::of(error) {
         ErrorKind::Unknown => true,
         ErrorKind::NodeDown | ErrorKind::PoolTimeout | ErrorKind::Timeout => false,
+        // The node of a handle is a replica by now: see `incr`.
+        ErrorKind::Unroutable => false,
         // What nodes say that refuse: the write was not done.
         ErrorKind::Redis if is_refusal(error) => false,
         other => panic!("{other:?} is no answer to a counter: {error}"),
@@ -163,10 +197,12 @@ fn is_unknown(error: &RedisError) -> bool {
 }
 
 fn is_refusal(error: &RedisError) -> bool {
-    const REFUSALS: [&str; 5] = [
+    const REFUSALS: [&str; 6] = [
         "CLUSTERDOWN",
         "LOADING",
         "MASTERDOWN",
+        // Of a handle to one node: see `incr`.
+        "MOVED",
         "READONLY",
         "TRYAGAIN",
     ];
@@ -174,7 +210,18 @@ fn is_refusal(error: &RedisError) -> bool {
 }
 
 fn incr(client: &mut AnyClient, key: &str) -> RedisResult<(i64, u64)> {
-    Ok((client.ask(&["INCR", key])?, 0))
+    let start = Instant::now();
+    let value: RedisResult<i64> = client.ask(&["INCR", key]);
+    if let Err(error) = &value {
+        assert_ne!(ErrorKind::of(error), ErrorKind::Unroutable, "{error}");
+        // To a dead node, until the time was over.
+        let (is_moved, took) = (error.code() == Some("MOVED"), start.elapsed());
+        assert!(
+            !is_moved || took >= RESPONSE_TIMEOUT / 2,
+            "{error} after {took:?}"
+        );
+    }
+    Ok((value?, 0))
 }
 
 /// With WAIT on the connection of INCR, in one pipeline.
@@ -238,10 +285,10 @@ impl Fleet {
         }
     }
 
-    fn describe(&self) -> Builder {
+    fn describe(&self, response_timeout: Duration) -> Builder {
         let builder = ShardedClient::builder().cluster(self.cluster.urls());
         let builder = builder.connect_timeout(RESPONSE_TIMEOUT);
-        builder.response_timeout(RESPONSE_TIMEOUT)
+        builder.response_timeout(response_timeout)
     }
 
     /// The primary and the replica of a shard.
@@ -379,32 +426,43 @@ impl Fleet {
     }
 }
 
-/// Counts until it is told to end.
-fn work(
-    fleet: &Fleet,
+/// Who counts.
+struct Worker<'a> {
+    fleet: &'a Fleet,
     kind: Kind,
-    client: &mut AnyClient,
-    counters: &[Arc<Mutex<Counter>>],
-    seed: u64,
-) {
-    let mut random = Random(seed);
-    while !fleet.ended.load(Ordering::Relaxed) {
-        let shared = &counters[random.below(counters.len())];
-        let key = shared.lock().unwrap().key.clone();
-        let start = Instant::now();
-        let outcome = match random.below(3) {
-            0 => incr_and_wait(client, &key),
-            _ => incr(client, &key),
-        };
-        let took = start.elapsed();
-        assert!(took < ANSWER_WITHIN, "{kind:?}: an answer after {took:?}");
-        let mut counter = shared.lock().unwrap();
-        counter.counted(&outcome);
-        if outcome.is_ok() {
-            fleet.successes.add(kind, counter.shard);
+    client: AnyClient,
+    is_patient: bool,
+    counters: Vec<Arc<Mutex<Counter>>>,
+    random: Random,
+}
+
+impl Worker<'_> {
+    /// Counts until it is told to end.
+    fn work(mut self) {
+        let Self { fleet, kind, .. } = self;
+        while !fleet.ended.load(Ordering::Relaxed) {
+            let shared = &self.counters[self.random.below(self.counters.len())];
+            let key = shared.lock().unwrap().key.clone();
+            let start = Instant::now();
+            let outcome = match self.random.below(3) {
+                0 if !self.is_patient => incr_and_wait(&mut self.client, &key),
+                _ => incr(&mut self.client, &key),
+            };
+            let took = start.elapsed();
+            let limit = if self.is_patient {
+                PATIENCE
+            } else {
+                ANSWER_WITHIN
+            };
+            assert!(took < limit, "{kind:?}: an answer after {took:?}");
+            let mut counter = shared.lock().unwrap();
+            counter.counted(&outcome);
+            if outcome.is_ok() && !self.is_patient {
+                fleet.successes.add(kind, counter.shard);
+            }
+            drop(counter);
+            thread::sleep(Duration::from_millis(3));
         }
-        drop(counter);
-        thread::sleep(Duration::from_millis(3));
     }
 }
 
@@ -414,7 +472,8 @@ fn counters_survive_failovers_of_a_cluster_and_clients_follow_in_time() {
     on_each_server(|server| {
         let fleet = Fleet::start(server);
         let mut random = Random(seed);
-        let clients = AllClients::open(|| fleet.describe());
+        let clients = AllClients::open(|| fleet.describe(RESPONSE_TIMEOUT));
+        let patient = AllClients::open(|| fleet.describe(PATIENCE));
         thread::scope(|scope| {
             let workers: Vec<_> = (0..WORKERS)
                 .map(|number| {
@@ -431,8 +490,17 @@ fn counters_survive_failovers_of_a_cluster_and_clients_follow_in_time() {
                         .lock()
                         .unwrap()
                         .extend(counters.iter().cloned());
-                    let (mut client, seed, fleet) = (clients.of(kind), random.next(), &fleet);
-                    scope.spawn(move || work(fleet, kind, &mut client, &counters, seed))
+                    let is_patient = number >= WORKERS - PATIENT;
+                    let clients = if is_patient { &patient } else { &clients };
+                    let worker = Worker {
+                        fleet: &fleet,
+                        kind,
+                        client: clients.of(kind),
+                        is_patient,
+                        counters,
+                        random: Random(random.next()),
+                    };
+                    scope.spawn(move || worker.work())
                 })
                 .collect();
             let end = End(&fleet.ended);
@@ -462,7 +530,7 @@ fn counters_survive_failovers_of_a_cluster_and_clients_follow_in_time() {
 /// Everything is well again; compares.
 fn settle(fleet: &Fleet) {
     (0..SHARDS).for_each(|shard| fleet.mended(shard));
-    let mut client = fleet.describe().build().unwrap();
+    let mut client = fleet.describe(PATIENCE).build().unwrap();
     let counters = fleet.counters.lock().unwrap();
     let (mut sums, mut lost) = ([0; 3], Vec::new());
     for counter in counters.iter() {

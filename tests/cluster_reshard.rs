@@ -27,8 +27,13 @@ const SLOTS_EACH: usize = 24;
 const RESTING: usize = 2000;
 /// Channels and lists, each in a slot of its own.
 const NAMES: usize = 6;
-/// How many slots a short step moves.
-const STEP: usize = 300;
+/// How many slots a short step moves: the first ones of a node.
+const STEP: usize = 60;
+/// Slots of workers are among so many first ones of every node, which move most.
+const ZONE: usize = 150;
+/// Between two requests of a worker, and between two passes of SCAN: the nodes and redis-cli need the machine as well.
+const PAUSE: Duration = Duration::from_millis(3);
+const SCAN_PAUSE: Duration = Duration::from_millis(100);
 const DEFAULT_SECONDS: u64 = 8;
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -105,7 +110,10 @@ impl Worker {
     fn new(number: usize, load: &Load<'_>, mut random: Random) -> Self {
         let kind = KINDS[number % KINDS.len()];
         let slots: Vec<u16> = (0..SLOTS_EACH)
-            .map(|_| random.below(SLOTS.into()) as u16)
+            .map(|_| {
+                let first = random.below(3) * usize::from(SLOTS) / 3;
+                (first + random.below(ZONE)) as u16
+            })
             .collect();
         // Two of them may have the same slot.
         let key = |at: usize, name: &str| key_in(slots[at], &format!("{number}:{at}:{name}"));
@@ -134,7 +142,7 @@ impl Worker {
                 4 => self.script(load),
                 _ => self.read_all(load),
             }
-            thread::sleep(Duration::from_millis(1));
+            thread::sleep(PAUSE);
         }
         self.read_all(load);
         self.compare(load);
@@ -222,7 +230,7 @@ impl Worker {
 }
 
 fn slot_of_name(number: usize) -> u16 {
-    (number * usize::from(SLOTS) / NAMES + 77) as u16
+    (number * usize::from(SLOTS) / NAMES + 7) as u16
 }
 
 /// Elements of lists come once, and in order.
@@ -254,7 +262,7 @@ fn push_and_pop(load: &Load<'_>, kind: Kind) {
             for list in &lists {
                 let text = pushed.to_string();
                 load.timed(kind, "RPUSH", || client.ask::<i64>(&["RPUSH", list, &text]));
-                thread::sleep(Duration::from_millis(2));
+                thread::sleep(PAUSE);
             }
         }
         load.timed(kind, "RPUSH", || {
@@ -342,7 +350,7 @@ fn publish_and_hear(load: &Load<'_>) {
                 let text = number.to_string();
                 let ask = || client.ask::<i64>(&["SPUBLISH", channel, &text]);
                 load.timed(Kind::Blocking, "SPUBLISH", ask);
-                thread::sleep(Duration::from_millis(1));
+                thread::sleep(PAUSE);
             }
         }
         // One of them may be about to be subscribed anew.
@@ -397,6 +405,7 @@ fn scan(load: &Load<'_>, kind: Kind) {
         found.dedup();
         assert_eq!((count, found.len()), (RESTING, RESTING), "SCAN by {kind:?}");
         passes += 1;
+        thread::sleep(SCAN_PAUSE);
     }
     println!("    {kind:?}: {passes} passes of SCAN");
 }
@@ -406,12 +415,12 @@ fn move_slots(cluster: &Cluster, until: Instant) -> usize {
     let mut moved = 0;
     if duration().is_none() {
         for step in 0.. {
-            if Instant::now() > until && step > 3 {
+            if Instant::now() > until && step > 2 {
                 break;
             }
             let (from, to) = (step % 3, (step + 1) % 3);
-            match step % 4 {
-                3 if redis_cli().is_some() => moved += rebalance(cluster, &[1.0, 1.1, 0.9], step),
+            match step % 3 {
+                2 if redis_cli().is_some() => moved += rebalance(cluster, &[1.0, 1.02, 0.98], step),
                 _ => moved += reshard(cluster, from, to, STEP),
             }
             if cluster.server.moves_atomically() {
@@ -440,6 +449,16 @@ fn count(cluster: &Cluster, node: usize) -> usize {
 }
 
 fn reshard(cluster: &Cluster, from: usize, to: usize, slots: usize) -> usize {
+    let start = Instant::now();
+    let slots = reshard_now(cluster, from, to, slots);
+    println!(
+        "    reshard: {slots} slots from {from} to {to} in {:?}",
+        start.elapsed()
+    );
+    slots
+}
+
+fn reshard_now(cluster: &Cluster, from: usize, to: usize, slots: usize) -> usize {
     let slots = slots.min(count(cluster, from));
     if slots > 0 && !cluster.reshard(from, to, slots) {
         let own: Vec<u16> = cluster

@@ -316,7 +316,7 @@ fn floor(path: &str) -> Option<u8> {
     match room(path).as_str() {
         "error" | "error.rs" | "hash" | "partition" | "resp" => Some(0),
         "command" | "plan" | "policy" | "proxy" | "topology" => Some(1),
-        "blocking" | "config" | "endpoint" | "observe" | "replication" | "sentinel"
+        "blocking" | "cluster" | "config" | "endpoint" | "observe" | "replication" | "sentinel"
         | "snapshot" => Some(2),
         "aio" | "sync" if is_handle(path) => Some(3),
         "aio" | "sync" => Some(2),

@@ -53,6 +53,10 @@ pub fn ours(fleet: &Fleet) -> Plain<ShardedClient> {
     Plain(client.expect("the servers make a valid client"))
 }
 
+pub fn ours_cluster(cluster: &Cluster) -> Plain<ShardedClient> {
+    Plain(ShardedClient::cluster(cluster.urls()).expect("seeds of a cluster"))
+}
+
 pub async fn redis_rs_cluster(cluster: &Cluster) -> Plain<ClusterConnection> {
     let client = ClusterClient::new(cluster.urls()).expect("addresses");
     let connection = client.get_async_connection().await;

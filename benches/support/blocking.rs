@@ -60,27 +60,44 @@ pub enum Name {
     OneNode,
     ByHand,
     Ours,
+    OursCluster,
     Cluster,
 }
 
 impl Name {
-    pub const ALL: [Self; 4] = [Self::OneNode, Self::ByHand, Self::Ours, Self::Cluster];
+    pub const ALL: [Self; 5] = [
+        Self::OneNode,
+        Self::ByHand,
+        Self::Ours,
+        Self::OursCluster,
+        Self::Cluster,
+    ];
 
     pub fn title(self) -> &'static str {
         match self {
             Self::OneNode => "redis-rs, one node",
             Self::ByHand => "redis-rs, four connections by hand",
             Self::Ours => "redis-sharding, four nodes",
+            Self::OursCluster => "redis-sharding, cluster of four",
             Self::Cluster => "redis-rs cluster, four masters",
         }
     }
 
-    /// `urls` are those of a cluster for [`Cluster`](Self::Cluster), and of plain servers for the others.
+    /// True if it is a client of a cluster; the others use plain servers.
+    pub fn is_of_cluster(self) -> bool {
+        matches!(self, Self::OursCluster | Self::Cluster)
+    }
+
+    /// `urls` are those of a cluster or of plain servers, as it [needs](Self::is_of_cluster).
     pub fn connect(self, urls: Vec<String>) -> Box<dyn Contender> {
         match self {
             Self::OneNode => Box::new(Plain(connect(&urls[0]))),
             Self::ByHand => Box::new(ByHand::connect(urls)),
             Self::Ours => Box::new(Plain(client(urls))),
+            Self::OursCluster => {
+                let client = ShardedClient::cluster(urls);
+                Box::new(Plain(client.expect("seeds of a cluster")))
+            }
             Self::Cluster => Box::new(Masters::connect(urls)),
         }
     }
@@ -88,9 +105,9 @@ impl Name {
 
 /// A row for every contender.
 pub fn rows(fleet: &Fleet, cluster: &Cluster, shape: Shape) -> Vec<Row<'static>> {
-    let row = |name| match name {
-        Name::Cluster => row(name, shape, cluster.urls()),
-        _ => row(name, shape, fleet.urls()),
+    let row = |name: Name| match name.is_of_cluster() {
+        true => row(name, shape, cluster.urls()),
+        false => row(name, shape, fleet.urls()),
     };
     Name::ALL.map(row).into()
 }

@@ -58,13 +58,31 @@ impl Proxy {
 
     /// The example in front of these servers, with the same places for keys.
     pub fn own(binary: &Path, servers: &[String], threads: usize) -> Self {
+        let mut options = [
+            "--placement",
+            "twemproxy-ketama/1",
+            "--option",
+            "hash=fnv1a_64",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        for server in servers {
+            options.extend(["--node".to_owned(), format!("redis://{server}")]);
+        }
+        Self::of_example(binary, threads, &options)
+    }
+
+    /// The example in front of a cluster.
+    pub fn own_cluster(binary: &Path, seeds: &[String], threads: usize) -> Self {
+        let option = |seed: &String| ["--cluster".to_owned(), format!("redis://{seed}")];
+        let options: Vec<String> = seeds.iter().flat_map(option).collect();
+        Self::of_example(binary, threads, &options)
+    }
+
+    fn of_example(binary: &Path, threads: usize, options: &[String]) -> Self {
         let mut command = Command::new(binary);
         command.args(["--listen", "127.0.0.1:0", "--threads", &threads.to_string()]);
-        command.args(["--placement", "twemproxy-ketama/1"]);
-        command.args(["--option", "hash=fnv1a_64"]);
-        for server in servers {
-            command.arg("--node").arg(format!("redis://{server}"));
-        }
+        command.args(options);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut process = command.spawn().expect("the example proxy runs");
         let watchdog = Some(Watchdog::start(process.id()));

@@ -4,7 +4,8 @@ use tokio::runtime::{self, Runtime};
 use tokio::task::JoinSet;
 
 use super::asynchronous::{
-    Client, at_once, by_hand, fred_cluster, one_node, ours, redis_rs_cluster, run, rustis_cluster,
+    Client, at_once, by_hand, fred_cluster, one_node, ours, ours_cluster, redis_rs_cluster, run,
+    rustis_cluster,
 };
 use super::blocking::Shape;
 use super::cluster::Cluster;
@@ -35,6 +36,9 @@ pub fn rows<'r>(
         row.of("redis-rs async, one node", one_node(fleet)),
         row.of("redis-rs async, four connections by hand", by_hand(fleet)),
         row.of("redis-sharding async, four nodes", async { ours(fleet) }),
+        row.of("redis-sharding async, cluster of four", async {
+            ours_cluster(cluster)
+        }),
         row.of("redis-rs cluster_async", redis_rs_cluster(cluster)),
         row.of("fred cluster", fred_cluster(cluster)),
         row.of("rustis cluster", rustis_cluster(cluster)),

@@ -35,6 +35,10 @@ pub fn rows(fleet: &Fleet, cluster: &Cluster, threads: usize) -> Vec<Row<'static
             let client: ShardedClient = client(fleet.urls());
             move |key: &str| get(&mut client.clone(), key)
         }),
+        row("redis-sharding, one client, cluster", threads, || {
+            let client = ShardedClient::cluster(cluster.urls()).expect("seeds of a cluster");
+            move |key: &str| get(&mut client.clone(), key)
+        }),
         row("commands of all threads joined", threads, || {
             let client = Joined::connect(fleet.urls());
             move |key: &str| client.get(key)

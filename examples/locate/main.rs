@@ -136,11 +136,19 @@ pub fn run(
 }
 
 fn fleet(arguments: &Arguments) -> Result<Fleet, String> {
-    match &arguments.topology {
+    let fleet = match &arguments.topology {
         Some(file) => Fleet::read_topology(file),
         None => {
             let placement = arguments.placement.as_deref().unwrap_or_default();
             Fleet::new(placement, &arguments.options, &arguments.nodes)
         }
+    }?;
+    match fleet.is_cluster() {
+        true => Err(
+            "the servers of a Redis Cluster say where keys live, and nothing is contacted here; `redis-sharding locate \
+             --cluster SEED` asks them"
+                .into(),
+        ),
+        false => Ok(fleet),
     }
 }

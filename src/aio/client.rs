@@ -106,6 +106,9 @@ impl ShardedClient {
     }
 
     /// The nodes and their placement: an immutable snapshot.
+    ///
+    /// Those of a [cluster](Builder::cluster) are its primaries, as the client knows them; before the first request, the
+    /// servers that were given. Each slot that moves to another primary makes another snapshot.
     pub fn topology(&self) -> Arc<Topology> {
         Arc::clone(self.shared.load().router.topology())
     }
@@ -120,6 +123,8 @@ impl ShardedClient {
     /// A client is a store unless it was built with [`Builder::cache`]: a topology with another
     /// [`fingerprint`](Topology::fingerprint) is refused, since it would move keys away from their data. Addresses,
     /// users, passwords, TLS and the protocol of nodes may change. As a cache, any topology is taken.
+    ///
+    /// The nodes of a [cluster](Builder::cluster) come from its servers, and are not replaced by this.
     ///
     /// ```
     /// use redis_sharding::{Topology, aio::ShardedClient};

@@ -23,10 +23,9 @@ use crate::endpoint::{Deadline, Endpoint};
 use crate::endpoint::{ReplicaConnections, ServerConnections};
 use crate::observe::{ClientHealth, NodeHealth, NodeObserver, PoolHealth, Stopwatch};
 use crate::partition::NodeIndex;
-use crate::plan::ClusterReport;
 use crate::plan::{
-    Answers, Attempt, AttemptKind, Cause, Exchange, ExchangeStep, Failure, LastRefusal,
-    NextAttempt, NodeExchange, NodeRequest, RequestOutcome, Retries, Router,
+    Answers, Attempt, AttemptKind, Cause, ClusterReport, Exchange, ExchangeStep, Failure,
+    LastRefusal, NextAttempt, NodeExchange, NodeRequest, RequestOutcome, Retries, Router,
 };
 use crate::policy::{HandshakeScope, RequestOptions, Target};
 use crate::snapshot::{ClusterConnections, OfEndpoint, carry_over};
@@ -58,13 +57,13 @@ pub(crate) enum ConnectionPurpose {
 #[derive(Debug)]
 pub(super) struct NodeConnections {
     /// How the node is reached.
-    endpoint: Arc<Endpoint>,
+    pub(super) endpoint: Arc<Endpoint>,
     /// Shared by all tasks; used in turn if there are several.
     shared: Vec<Arc<ReconnectingConnection>>,
     /// Counts the turns.
     next: AtomicUsize,
     /// For one user at a time.
-    exclusive: Arc<ExclusivePool>,
+    pub(super) exclusive: Arc<ExclusivePool>,
     /// Counts and times the requests.
     pub(super) observer: Arc<NodeObserver>,
     /// The connections to the replicas of the node, if it may have any.
@@ -251,21 +250,14 @@ impl Executor {
                     }
                 },
                 ExchangeStep::Wait(pause) => {
-                    self.report(exchange);
+                    self.report(exchange.take_reports());
                     return Some(pause);
                 }
                 ExchangeStep::Done => {
-                    self.report(exchange);
+                    self.report(exchange.take_reports());
                     return None;
                 }
             }
-        }
-    }
-
-    /// Tells the source of the cluster's map what subscribers have learned.
-    pub(super) fn report_to_cluster(&self, reports: Vec<ClusterReport>) {
-        if let Some(cluster) = &self.cluster {
-            cluster.report(reports);
         }
     }
 
@@ -276,10 +268,20 @@ impl Executor {
         Some((connections, name))
     }
 
-    /// Tells the source of the cluster's map what the replies have shown.
-    fn report<R: ReplyChannel>(&self, exchange: &mut Exchange<R>) {
+    /// Tells the source of the cluster's map what replies have shown.
+    pub(crate) fn report(&self, reports: Vec<ClusterReport>) {
         if let Some(cluster) = &self.cluster {
-            cluster.report(exchange.take_reports());
+            cluster.report(reports);
+        }
+    }
+
+    /// The connections to the server of a request. `None` if there is no such server any more.
+    #[cfg(feature = "proxy")]
+    pub(super) fn server_for(&self, request: &NodeRequest) -> Option<Arc<NodeConnections>> {
+        let node = &self.nodes[request.node.get()];
+        match request.server() {
+            None => Some(Arc::clone(node)),
+            address => self.other_server(node, address, Target::Primary),
         }
     }
 

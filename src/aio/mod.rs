@@ -39,7 +39,8 @@
 //! * `executor`: `Executor`, sends each node its requests, then waits for all replies.
 //! * `reconnecting`: `ReconnectingConnection`, a node's shared connection, and `Connector`, how a connection
 //!   is made; `connect`: its socket and its handshake.
-//! * `exclusive_pool`: `ExclusivePool`, connections lent to one user at a time.
+//! * `exclusive_pool`: `ExclusivePool`, connections lent to one user at a time; `leased_exchange`: requests over one that
+//!   is kept afterwards.
 //! * `multiplexed`: `MultiplexedConnection` and its `SendQueue`, one connection that many requests share.
 //! * `driver`: `Driver`, the task that moves the bytes of one connection.
 //! * `tls`: encrypted streams; `peek`: detects that the server has closed a socket.
@@ -79,6 +80,8 @@ mod event_channel;
 pub(crate) mod exclusive_pool;
 mod executor;
 mod hedged;
+#[cfg(feature = "proxy")]
+mod leased_exchange;
 pub(crate) mod multiplexed;
 mod node;
 mod options;
@@ -101,4 +104,6 @@ pub use scan::Scan;
 pub use subscriber::Subscriber;
 
 pub(crate) use executor::ConnectionPurpose;
+#[cfg(feature = "proxy")]
+pub(crate) use leased_exchange::LeaseOfServer;
 pub(crate) use shared::Shared;

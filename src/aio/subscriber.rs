@@ -35,7 +35,9 @@ use crate::topology::Topology;
 /// A channel is subscribed to at the node that owns its name, which is where the client's PUBLISH goes.
 /// Patterns are subscribed to on all nodes, and so are channels of keyspace notifications (`__keyspace@..`,
 /// `__keyevent@..`), as every server publishes those for its own keys. A script publishes at the node it runs
-/// on: give the channel the hash tag of the script's keys, or subscribe to a pattern.
+/// on: give the channel the hash tag of the script's keys, or subscribe to a pattern. In a Redis Cluster channels and
+/// patterns are subscribed to at one node, as its servers pass messages on to each other; shard channels go where their
+/// slots go.
 ///
 /// When a connection breaks, an [`Event::Disconnected`] is returned at once. The connection and its
 /// subscriptions are then restored in the background, followed by an [`Event::Missed`].
@@ -161,7 +163,7 @@ impl Subscriber {
         let signals = self.connections.iter();
         let signals = signals.map(|(id, node)| (*id, node.connection.take_signals()));
         let learned = self.places.learn(shared.router.topology(), signals);
-        shared.executor.report_to_cluster(learned.reports);
+        shared.executor.report(learned.reports);
         for redirected in learned.redirected {
             match self.redirect(shared, &redirected) {
                 Some(node) => drop(given.insert(node)),

@@ -206,6 +206,12 @@ impl ClusterMonitor {
         })
     }
 
+    /// The addresses of the replicas of the primary at this address. `None` if it is not known.
+    pub(crate) fn replicas_of(&self, primary: &HostPort) -> Option<Vec<HostPort>> {
+        let publisher = self.state.publisher.get()?.upgrade()?;
+        publisher.map()?.replicas_of(primary)
+    }
+
     /// Has the map asked for.
     fn ask(&self) {
         self.tell(|signal| signal.is_wanted = true);

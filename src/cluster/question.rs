@@ -10,7 +10,7 @@ use crate::endpoint::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::policy::ConnectError;
 use crate::topology::HostPort;
-use crate::topology::cluster::{ClusterQuestions, ClusterView, Questioned};
+use crate::topology::cluster::{ClusterQuestions, ClusterView, NoAnswer, Questioned};
 
 /// Time within which a server must reply, if connecting may take longer.
 const REPLY_WITHIN_MAX: Duration = Duration::from_secs(5);
@@ -36,7 +36,7 @@ impl Question<'_> {
         let (mut stream, _) = connected.map_err(|error| not_connected(&error))?;
         let address = self.server;
         let broken = |why: String| Error::new(ErrorKind::NodeDown, format!("{address}: {why}"));
-        let wrong = |why: String| Error::new(ErrorKind::Config, format!("{address}: {why}"));
+        let no_answer = |NoAnswer { kind, why }| Error::new(kind, format!("{address}: {why}"));
         let mut ask = |request: &[u8], count| {
             let deadline = Deadline::start(Some(limit.min(REPLY_WITHIN_MAX)));
             let mut replies: Vec<Value> = Vec::new();
@@ -53,12 +53,12 @@ impl Question<'_> {
             is_tls: endpoint.tls.is_some(),
             map_address: &|named| self.settings.mapped(named),
         };
-        match questions.answered(replies).map_err(wrong)? {
+        match questions.answered(replies).map_err(no_answer)? {
             Questioned::Done(view) => Ok(view),
             Questioned::AskSlots(known) => {
                 let slots = ask(ClusterQuestions::SLOTS_REQUEST, 1)?;
                 let slots = slots.first().unwrap_or(&Value::Nil);
-                questions.answered_slots(&known, slots).map_err(wrong)
+                questions.answered_slots(&known, slots).map_err(no_answer)
             }
         }
     }

@@ -112,6 +112,7 @@ impl Watcher {
     /// Begins a round.
     fn begin(&mut self, publisher: &dyn MapPublisher) {
         self.rounds += 1;
+        self.refresh.began();
         let seeds = &self.state.settings.seeds;
         let map = publisher.map();
         let map = map.unwrap_or_else(|| Arc::new(ClusterMap::provisional(seeds)));

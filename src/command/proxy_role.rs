@@ -27,7 +27,9 @@ pub(crate) enum ProxyRole {
     Transaction(TransactionCommand),
     /// Subscribes on behalf of the client, over connections of the proxy.
     Subscription(SubscriptionCommand),
-    /// Replies as a server without cluster support does.
+    /// INFO: forwards it, and changes what the reply says about a cluster.
+    Info,
+    /// Replies as a server without cluster support does, or as the only node of a cluster.
     ClusterOnly,
 }
 
@@ -85,6 +87,22 @@ impl ProxyRole {
         matches!(self, Self::Connection(Auth | Hello | Quit | Reset))
     }
 
+    /// True if it is nothing without the nodes.
+    pub(crate) fn needs_nodes(self) -> bool {
+        use TransactionCommand::Watch;
+        match self {
+            Self::Forward
+            | Self::NoMulti
+            | Self::Container
+            | Self::Info
+            | Self::Pause
+            | Self::Unpause
+            | Self::Subscription(_)
+            | Self::Transaction(Watch) => true,
+            Self::Connection(_) | Self::Client | Self::Transaction(_) | Self::ClusterOnly => false,
+        }
+    }
+
     /// True if a client with subscriptions may send it in RESP2, where a message and a reply cannot be told
     /// apart.
     pub(crate) fn is_allowed_while_subscribed(self) -> bool {
@@ -109,6 +127,7 @@ impl ProxyRole {
             // All variants are listed: a new one has to be decided about here.
             Self::Forward
             | Self::Container
+            | Self::Info
             | Self::Connection(_)
             | Self::Client
             | Self::Pause
@@ -138,6 +157,7 @@ mod tests {
                 ProxyRole::Forward
                 | ProxyRole::NoMulti
                 | ProxyRole::Container
+                | ProxyRole::Info
                 | ProxyRole::Client
                 | ProxyRole::ClusterOnly => continue,
             };

@@ -71,7 +71,7 @@ struct Row {
 /// A table that is cheap to copy.
 #[derive(Clone, Debug)]
 pub(crate) enum SharedTable {
-    /// That of the built-in commands.
+    /// That of the built-in commands, over plain nodes or in a cluster.
     BuiltIn(&'static CommandTable),
     /// One with declared commands.
     Own(Arc<CommandTable>),

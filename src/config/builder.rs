@@ -11,6 +11,7 @@ use redis::{ConnectionInfo, IntoConnectionInfo};
 
 use crate::command::{CommandTable, Declaration};
 use crate::config::client_config::{ClientConfig, ClientOptions, NodeConfig, Purpose, check_specs};
+use crate::config::cluster_handle::ClusterHandle;
 use crate::config::replica_options::ReplicaOptions;
 use crate::config::{Settings, TopologyFile, ejection};
 use crate::endpoint::LoginOptions;
@@ -413,14 +414,17 @@ impl Builder {
         let specs: Vec<NodeSpec> = nodes.iter().map(|node| node.spec.clone()).collect();
         self.tls.check(&specs)?;
         let connect_timeout = self.settings.connect_timeout;
+        let cluster = ClusterHandle::default();
         let options = ClientOptions {
             replicas: match &seeds {
                 None => self
                     .replicas
                     .check(&specs, connect_timeout, self.address_map.as_ref())?,
-                Some(_) => self
-                    .replicas
-                    .of_cluster(connect_timeout, self.address_map.as_ref())?,
+                Some(_) => self.replicas.of_cluster(
+                    connect_timeout,
+                    self.address_map.as_ref(),
+                    cluster.listed_replicas(),
+                )?,
             },
             password: self.password,
             login: self.login,
@@ -436,6 +440,8 @@ impl Builder {
             topology_file,
             push_sender: self.push_sender,
             purpose: self.purpose,
+            in_cluster: seeds.is_some(),
+            cluster,
             address_map: self.address_map,
             votes,
             runtime,

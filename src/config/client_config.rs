@@ -9,6 +9,7 @@ use redis::ConnectionInfo;
 
 use crate::cluster::ClusterMonitor;
 use crate::command::CommandTable;
+use crate::config::cluster_handle::ClusterHandle;
 use crate::config::replica_options::ReplicaOptions;
 use crate::config::sentinel_groups::{SentinelGroups, SentinelOptions};
 use crate::config::{Settings, TopologyFile, limits};
@@ -71,6 +72,10 @@ pub(super) struct ClientOptions {
     /// Maps the addresses that Sentinels name.
     pub(super) address_map: Option<AddressMap>,
     pub(super) purpose: Purpose,
+    /// True if the nodes are those of a cluster.
+    pub(super) in_cluster: bool,
+    /// Who knows the map of the cluster, once it is there.
+    pub(super) cluster: ClusterHandle,
     /// What the connections know of the nodes, for their ejection.
     pub(super) votes: Option<Arc<Votes>>,
     /// The kind of connections.
@@ -216,6 +221,7 @@ impl ClientConfig {
         let topology = map.topology()?.with_seeds_of(current).with_epoch(epoch);
         let endpoints = map.addresses().map(|address| servers.endpoint(address));
         let endpoints = endpoints.collect::<Result<Vec<_>, Error>>()?;
+        servers.forget_unused();
         Ok(Self {
             router: self.options.router_of(topology, &endpoints),
             endpoints,
@@ -372,6 +378,7 @@ impl ClientOptions {
             options: SocketOptions::new(self.settings.tcp_keepalive, info.tcp_settings()),
             observer,
             pushes: None,
+            in_cluster: self.in_cluster,
             primary: None,
             sentinel: None,
             replicas: None,

@@ -161,6 +161,7 @@ impl ClientConfig {
             connect_timeout: options.settings.connect_timeout,
             address_map: options.address_map.clone(),
         });
+        options.cluster.set(&monitor);
         let source: Arc<dyn ClusterSource> = Arc::<ClusterMonitor>::clone(&monitor);
         let map = options.address_map.clone();
         let servers = ClusterServers::new(source, move |named| mapped(map.as_ref(), named), {

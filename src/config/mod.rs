@@ -8,6 +8,7 @@
 //!   behind Sentinel, and `sentinel_groups` for who asks for them; `replicas` for nodes with replicas, which
 //!   `replica_options` keeps; `requests` for timeouts and retries, with the methods by which a handle overrides them;
 //!   `watch` for [`Builder::watch_topology`].
+//! * `cluster_handle`: who knows the map of a cluster, for those who are made before it.
 //! * `topology_file`: a file with the topology of a client.
 //! * `ejection`: the limits of the numbers of an [`Ejection`](crate::Ejection).
 //! * `settings`: timeouts and sizes, and the limits of every number that can be set.
@@ -19,6 +20,7 @@ pub mod builder;
 mod cache;
 mod client_config;
 mod cluster;
+mod cluster_handle;
 mod ejection;
 mod login;
 mod observe;

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::observe::NodeObserver;
 use crate::partition::NodeSpec;
 use crate::policy::ReplicaId;
-use crate::replication::{MonitorSettings, ReplicationMonitor};
+use crate::replication::{ListedReplicas, MonitorSettings, ReplicationMonitor};
 use crate::sentinel::AddressMap;
 use crate::topology::address;
 use crate::topology::replication::{LagLimits, REPLICAS_MAX};
@@ -90,6 +90,7 @@ impl ReplicaOptions {
                 elects: true,
                 connect_timeout,
                 address_map: address_map.cloned(),
+                listed: None,
             }));
         }
         Ok(self)
@@ -104,6 +105,7 @@ impl ReplicaOptions {
         mut self,
         connect_timeout: Duration,
         address_map: Option<&AddressMap>,
+        listed: ListedReplicas,
     ) -> Result<Self, Error> {
         if !self.given.is_empty() {
             return Err(Error::config(
@@ -117,6 +119,7 @@ impl ReplicaOptions {
             elects: false,
             connect_timeout,
             address_map: address_map.cloned(),
+            listed: Some(listed),
         }));
         Ok(self)
     }

@@ -212,9 +212,9 @@ impl Builder {
         self
     }
 
-    /// Sets the function that maps the addresses that Sentinels name to those that the client can connect to, for
-    /// networks with address translation. It is called with the host and the port of a server as a Sentinel names it,
-    /// both of primaries and of other Sentinels, and returns the host and the port to connect to; for an address that
+    /// Sets the function that maps the addresses that Sentinels and the servers of a [cluster](Self::cluster) name to those
+    /// that the client can connect to, for networks with address translation. It is called with the host and the port of
+    /// a server as it is named, a primary, a replica or another Sentinel, and returns the host and the port to connect to; for an address that
     /// needs no mapping, what it was given. The addresses in URLs are not mapped. [`ClientHealth`](crate::ClientHealth)
     /// and [`ClientEvent`](crate::ClientEvent) show the mapped addresses. It must not block. Defaults to none.
     ///

@@ -85,6 +85,7 @@ fn settings(
             observer: NodeObserver::of_no_node(NodeSpec::new(name, &*address)),
             address,
             pushes: None,
+            in_cluster: false,
             sentinel: None,
             primary: None,
             replicas: None,

@@ -24,7 +24,8 @@ impl Builder {
     /// [`TOPOLOGY_FILE_BYTES_MAX`](crate::builder::TOPOLOGY_FILE_BYTES_MAX) bytes.
     ///
     /// The file is read by a thread, every second if it has changed, which ends after the last handle is dropped.
-    /// Rules of the program's own are not read from a file: see [`Topology::parse_with`].
+    /// Rules of the program's own are not read from a file: see [`Topology::parse_with`]. The nodes of a
+    /// [cluster](Self::cluster) come from its servers, and not from a file.
     ///
     /// ```no_run
     /// use redis_sharding::{ClientEvent, ShardedClient};

@@ -88,6 +88,12 @@ impl ClusterServers {
         }
         Ok(endpoint)
     }
+
+    /// Forgets the servers that nobody uses any more: they have left the cluster, or were named by mistake.
+    pub(crate) fn forget_unused(&self) {
+        let mut endpoints = self.endpoints.lock();
+        endpoints.retain(|_, endpoint| Arc::strong_count(endpoint) > 1);
+    }
 }
 
 impl fmt::Debug for ClusterServers {

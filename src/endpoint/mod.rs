@@ -80,6 +80,8 @@ pub(crate) struct Endpoint {
     pub(crate) login: Login,
     /// Where push messages go. `None` drops them.
     pub(crate) pushes: Option<PushTarget>,
+    /// True for a server of a Redis Cluster, whose replicas serve reads on connections that ask for them only.
+    pub(crate) in_cluster: bool,
     /// The replicas of the node, if it may have any.
     pub(crate) replicas: Option<Arc<NodeReplicas>>,
     /// Who knows the address, if it may change.
@@ -164,6 +166,9 @@ impl Endpoint {
     fn with_role_check(&self, handshake: Handshake) -> Handshake {
         match &self.primary {
             Some(_) => handshake.with_role_check(),
+            None if self.observer.is_replica() && self.in_cluster => {
+                handshake.with_readonly().with_replica_check()
+            }
             None if self.observer.is_replica() => handshake.with_replica_check(),
             None => handshake,
         }

@@ -74,7 +74,8 @@ pub enum ClientEvent {
         /// The error of FLUSHDB or FLUSHALL.
         error: Error,
     },
-    /// The nodes of the client, or their placement, were replaced.
+    /// The nodes of the client, or their placement, were replaced. Of a cluster: other primaries own its slots. Slots that
+    /// move between these are not reported, as a reshard may move them all.
     #[non_exhaustive]
     TopologyChanged {
         /// The [epoch](crate::Topology::epoch) of the former topology.

@@ -29,10 +29,12 @@ use std::time::{Duration, Instant};
 use redis::Value;
 
 use crate::command::BlockingTime;
+use crate::error::{Error, ErrorKind};
 use crate::partition::NodeIndex;
 #[cfg(feature = "proxy")]
 use crate::plan::SharedByteMeter;
 use crate::plan::batch::NodeRequest;
+use crate::plan::key_by_key::KeyByKey;
 use crate::plan::other_node::for_other_node;
 use crate::plan::redirects::{ClusterReport, ClusterRouting, Redirect};
 use crate::plan::servers::ServerQueue;
@@ -75,8 +77,12 @@ pub(crate) struct Exchange<R = Vec<Value>> {
     entropy: u64,
     /// In a cluster: what redirects are read by. `None` if they are not followed.
     cluster: Option<Arc<ClusterRouting>>,
+    /// True if the servers are those of a cluster, whose redirects somebody else follows.
+    is_unfollowed: bool,
     /// What the map of the cluster must learn.
     reports: Vec<ClusterReport>,
+    /// The commands that were sent key by key.
+    key_by_key: Vec<KeyByKey>,
     /// The result of an attempt that was made at the only node before the exchange begins.
     early: Option<Box<Answers<R>>>,
 }
@@ -105,6 +111,8 @@ pub(crate) struct NodeExchange<R> {
     servers: Option<Box<ServerQueue>>,
     /// True for the only request of an exchange.
     is_single: bool,
+    /// Number of the command among those sent key by key. The number of the command of each slot is that of its key.
+    key_by_key: Option<usize>,
 }
 
 /// Whether there is something to send to a node.
@@ -207,7 +215,9 @@ impl<R: ReplyBuffer> Exchange<R> {
             retry: RetryPolicy::default(),
             entropy: 0,
             cluster: None,
+            is_unfollowed: false,
             reports: Vec::new(),
+            key_by_key: Vec::new(),
             early: None,
         }
     }
@@ -216,6 +226,14 @@ impl<R: ReplyBuffer> Exchange<R> {
     /// the user has named.
     pub(crate) fn for_router(mut self, router: &Router) -> Self {
         self.cluster = router.cluster().map(Arc::clone);
+        self
+    }
+
+    /// For servers of a cluster whose redirects the caller follows. `reports` is what the map must learn from those so
+    /// far.
+    pub(in crate::plan) fn unfollowed(mut self, reports: Vec<ClusterReport>) -> Self {
+        self.is_unfollowed = true;
+        self.reports = reports;
         self
     }
 
@@ -276,7 +294,8 @@ impl<R: ReplyBuffer> Exchange<R> {
         self.retry = options.retry;
         self.entropy = entropy;
         for node in &mut self.nodes {
-            node.retries = Retries::new(options.retry).in_cluster(self.cluster.is_some());
+            node.retries = Retries::new(options.retry)
+                .in_cluster(self.cluster.is_some() || self.is_unfollowed);
         }
         if let (Some(early), [node]) = (self.early.take(), &mut self.nodes[..]) {
             node.handle(*early);
@@ -327,15 +346,46 @@ impl<R: ReplyBuffer> Exchange<R> {
         }
         let step = self.next_pause(now);
         if step == ExchangeStep::Done {
-            self.nodes.retain(|node| node.state != State::Void);
+            self.settle();
         }
         step
     }
 
     /// Makes no further attempt: what waits for one has the result of the last.
     pub(crate) fn stop(&mut self) {
+        let is_late = |node: &NodeExchange<R>| {
+            let failure = node.answers.failure.as_ref();
+            failure.is_some_and(|failure| failure.is_late())
+        };
+        // A primary that hangs may have been replaced.
+        if self.cluster.is_some() && self.nodes.iter().any(is_late) {
+            self.reports.push(ClusterReport::Suspect);
+        }
         self.nodes.iter_mut().for_each(NodeExchange::expire);
-        self.nodes.retain(|node| node.state != State::Void);
+        self.settle();
+    }
+
+    /// Puts the replies to commands that were sent key by key in their places, once all are final, and forgets what was
+    /// never sent.
+    fn settle(&mut self) {
+        for (id, command) in self.key_by_key.drain(..).enumerate() {
+            let mut answers = std::mem::take(&mut self.nodes[command.parent].answers);
+            let parts = self.nodes.iter().filter(|node| node.key_by_key == Some(id));
+            let mut replies: Vec<Result<(&R, usize), Error>> =
+                (0..command.keys).map(|_| Err(no_reply_to_key())).collect();
+            for node in parts.filter(|node| node.state != State::Void) {
+                for (number, slot) in node.request.slots.iter().enumerate() {
+                    if let Some(reply) = replies.get_mut(slot.command as usize) {
+                        *reply = node.reply(number, self.cluster.as_deref());
+                    }
+                }
+            }
+            command.join(&mut answers, &replies);
+            drop(replies);
+            self.nodes[command.parent].answers = answers;
+        }
+        self.nodes
+            .retain(|node| node.state != State::Void && node.key_by_key.is_none());
     }
 
     /// True if there is something to send now.
@@ -351,9 +401,19 @@ impl<R: ReplyBuffer> Exchange<R> {
         let asked = self.nodes.len();
         let mut more = Vec::new();
         let retries = Retries::new(self.retry).in_cluster(self.cluster.is_some());
-        for node in &mut self.nodes {
+        for (index, node) in self.nodes.iter_mut().enumerate() {
             if let Some(cluster) = &self.cluster {
-                more.extend(node.redirect(cluster, &mut self.reports));
+                let redirects = node.redirect(cluster, index, &mut self.reports);
+                for (mut next, command) in redirects {
+                    next.key_by_key = match command {
+                        Some(command) => {
+                            self.key_by_key.push(command);
+                            Some(self.key_by_key.len() - 1)
+                        }
+                        None => node.key_by_key,
+                    };
+                    more.push(next);
+                }
             }
             more.extend(node.leave(&self.living).map(|request| NodeExchange {
                 retries,
@@ -490,6 +550,7 @@ impl<R: ReplyBuffer> NodeExchange<R> {
             state: State::Pending,
             servers: None,
             is_single: false,
+            key_by_key: None,
         }
     }
 
@@ -530,28 +591,45 @@ impl<R: ReplyBuffer> NodeExchange<R> {
     fn redirect(
         &mut self,
         cluster: &ClusterRouting,
+        index: usize,
         reports: &mut Vec<ClusterReport>,
-    ) -> Vec<Self> {
+    ) -> Vec<(Self, Option<KeyByKey>)> {
         if self.state != State::Over {
             return Vec::new();
         }
         let policy = self.retries.policy();
-        let redirects = cluster.redirect(&self.request, &self.answers, policy, reports);
+        let redirects = cluster.redirect(&self.request, &self.answers, policy, index, reports);
         if !redirects.is_empty() {
             self.state = State::Moved;
         }
-        let next = |redirect: Redirect| Self {
-            retries: match redirect.is_delayed {
-                true => self.retries.before_redirect(),
-                false => self.retries,
-            },
-            state: match redirect.is_delayed {
-                true => State::Paused,
-                false => State::Pending,
-            },
-            ..Self::new(redirect.request)
+        let next = |redirect: Redirect| {
+            let next = Self {
+                retries: match redirect.is_delayed {
+                    true => self.retries.before_redirect(),
+                    false => self.retries,
+                },
+                state: match redirect.is_delayed {
+                    true => State::Paused,
+                    false => State::Pending,
+                },
+                ..Self::new(redirect.request)
+            };
+            (next, redirect.key_by_key)
         };
         redirects.into_iter().map(next).collect()
+    }
+
+    /// The reply to request number `number`, or why there is none.
+    fn reply(&self, number: usize, cluster: Option<&ClusterRouting>) -> Result<(&R, usize), Error> {
+        if number < self.answers.values.count() {
+            return Ok((&self.answers.values, number));
+        }
+        let access = self.request.slots[number].access;
+        let name = cluster.and_then(|cluster| cluster.name(&self.request));
+        let failure = self.answers.failure.as_ref();
+        Err(failure.map_or_else(no_reply_to_key, |failure| {
+            failure.error(&name.unwrap_or_default(), number, access)
+        }))
     }
 
     /// True if nothing was sent, because the time is over, after the server before had refused the requests.
@@ -560,11 +638,24 @@ impl<R: ReplyBuffer> NodeExchange<R> {
         self.request.redirected.is_some() && is_unsent
     }
 
+    /// The state after the time is over, of requests that a server had refused before.
+    fn give_up_redirect(&mut self) {
+        let way = self.request.redirected.as_ref();
+        self.state = match way.is_some_and(|way| way.is_named) {
+            // A redirect is no error for a caller.
+            true => {
+                self.answers = Answers::failed(Failure::not_sent(Cause::no_time_left()));
+                State::Over
+            }
+            false => State::Void,
+        };
+    }
+
     /// Gives up the attempt that is pending or waited for. A resend leaves the outcome of the attempt before; a
     /// first attempt fails with a timeout, as not sent.
     fn expire(&mut self) {
-        if self.is_unsent_redirect() {
-            self.state = State::Void;
+        if !matches!(self.state, State::Moved | State::Void) && self.is_unsent_redirect() {
+            return self.give_up_redirect();
         }
         if self.state == State::Pending && self.rest.is_none() {
             self.answers = Answers::failed(Failure::not_sent(Cause::no_time_left()));
@@ -577,10 +668,10 @@ impl<R: ReplyBuffer> NodeExchange<R> {
     /// Makes no further attempt at this node.
     fn give_up(&mut self) {
         self.rest = None;
-        self.state = match self.is_unsent_redirect() {
-            true => State::Void,
-            false => State::Over,
-        };
+        match self.is_unsent_redirect() {
+            true => self.give_up_redirect(),
+            false => self.state = State::Over,
+        }
     }
 
     /// Begins the attempt that has been waited for, if it is time.
@@ -734,6 +825,11 @@ impl<R: ReplyBuffer> NodeExchange<R> {
             false => State::Pending,
         };
     }
+}
+
+fn no_reply_to_key() -> Error {
+    let text = "the command was sent key by key, and the reply to one of its keys is missing";
+    Error::new(ErrorKind::Unknown, text)
 }
 
 /// True if an attempt had no time and no effect: nothing was answered, and no write was sent.

@@ -101,7 +101,7 @@ impl Explanation {
         let Ok(all) = self.topology.without(&OutNodes::none()) else {
             return Vec::new();
         };
-        if let Plan::Any | Plan::All(_) | Plan::Scan { .. } = self.plan {
+        if let Plan::Any | Plan::All(_) | Plan::Scan { .. } | Plan::ScanSlots { .. } = self.plan {
             return names(out);
         }
         let owners = |key: &Vec<u8>| (all.locate(key), self.topology.locate(key));
@@ -122,7 +122,7 @@ impl Explanation {
         match &self.plan {
             // A scan that ends here: the node went out, and there is none after it.
             Plan::Scan { node, .. } if self.topology.out().contains(*node) => Vec::new(),
-            Plan::One(node) | Plan::Scan { node, .. } => {
+            Plan::One(node) | Plan::Scan { node, .. } | Plan::ScanSlots { node, .. } => {
                 vec![(name(*node), self.keys.iter().map(Vec::as_slice).collect())]
             }
             Plan::Any => Vec::new(),
@@ -164,6 +164,12 @@ impl fmt::Display for Explanation {
             Plan::One(_) => write!(f, "{name}: one node")?,
             Plan::Any => write!(f, "{name}: any one node")?,
             Plan::Scan { .. } => write!(f, "{name}: the next step of a scan over all nodes")?,
+            Plan::ScanSlots { slot, .. } => {
+                write!(
+                    f,
+                    "{name}: the next step of a scan over all slots, from slot {slot} on"
+                )?;
+            }
             Plan::All(merge) => write!(f, "{name}: all {} nodes, {}", parts.len(), merge.words())?,
             Plan::Split(split) => {
                 write!(
@@ -254,5 +260,31 @@ mod tests {
         let text = explain(&[b"DBSIZE"]).to_string();
         assert!(text.starts_with("DBSIZE: all 2 nodes, "), "{text}");
         assert!(text.ends_with("\n  a\n  c\n  out: b, d"), "{text}");
+    }
+
+    #[test]
+    fn explanation_shows_the_slots_of_a_cluster() {
+        let router = crate::plan::location::tests::cluster(2);
+        let explain = |args: &[&[u8]]| router.explain(args, &ScriptCache::empty).unwrap();
+        let mget = explain(&[b"MGET", b"a", b"b", b"c", b"{a}"]);
+        assert_eq!(
+            mget.to_string(),
+            "MGET: split over 2 nodes by 3 slots, answers in the order of the keys\n  \
+             10.0.0.1:7000  1 key   \"b\" (slot 3300)\n  \
+             10.0.0.1:7001  3 keys  \"a\" (slot 15495), \"c\" (slot 7365), \"{a}\" (slot 15495)"
+        );
+        let parts = mget.parts();
+        assert_eq!(parts[1].1, [&b"a"[..], b"c", b"{a}"]);
+        assert_eq!(mget.slot(b"c"), Some(7365));
+        let get = explain(&[b"GET", b"b"]).to_string();
+        assert_eq!(
+            get,
+            "GET: one node\n  10.0.0.1:7000  1 key   \"b\" (slot 3300)"
+        );
+        let one_node = explain(&[b"DEL", b"a", b"c"]).to_string();
+        assert!(
+            one_node.starts_with("DEL: split over 1 node by 2 slots, "),
+            "{one_node}"
+        );
     }
 }

@@ -26,9 +26,10 @@ use std::io;
 
 use redis::Value;
 
-use crate::command::Access;
+use crate::command::{Access, Merge};
 use crate::error::{Error, ErrorKind, Retry};
 use crate::plan::batch::ReplySlot;
+use crate::plan::key_by_key::join_values;
 use crate::policy::{ConnectError, IoFailure, is_timeout};
 
 /// The replies of one node to its requests.
@@ -55,6 +56,11 @@ pub(crate) trait ReplyBuffer: Default {
     fn join(&mut self, more: Self);
     /// Drops every reply whose number `is_kept` does not return true for.
     fn retain(&mut self, is_kept: impl Fn(usize) -> bool);
+    /// Puts the replies to a command that was sent key by key in the place of reply number `number`, as one. The reply
+    /// stays if they cannot be joined.
+    fn replace_with_joined(&mut self, number: usize, replies: &[(&Self, usize)], merge: Merge);
+    /// Puts an error in the place of reply number `number`.
+    fn replace_with_error(&mut self, number: usize, error: &Error);
     /// The code of reply number `number` if it is an error.
     fn error_code(&self, number: usize) -> Option<&[u8]>;
     /// True if the server has refused a write because it is a replica.
@@ -88,6 +94,22 @@ impl ReplyBuffer for Vec<Value> {
         let mut number = 0..;
         // The range has no end.
         Vec::retain(self, |_| number.next().is_some_and(&is_kept));
+    }
+
+    fn replace_with_joined(&mut self, number: usize, replies: &[(&Self, usize)], merge: Merge) {
+        let values = replies.iter().map(|(values, number)| values.get(*number));
+        let joined = values
+            .collect::<Option<Vec<_>>>()
+            .and_then(|values| join_values(&values, merge));
+        if let (Some(place), Some(joined)) = (self.get_mut(number), joined) {
+            *place = joined;
+        }
+    }
+
+    fn replace_with_error(&mut self, number: usize, error: &Error) {
+        if let Some(place) = self.get_mut(number) {
+            *place = error.to_reply();
+        }
     }
 
     fn error_code(&self, number: usize) -> Option<&[u8]> {

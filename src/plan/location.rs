@@ -16,13 +16,24 @@ use crate::partition::NodeIndex;
 use crate::plan::Router;
 use crate::plan::refusal::typed_name;
 
-/// Where a key lives. Two keys may be used in one indivisible request only if they are equal here.
+/// Where a key lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct KeyLocation {
     /// The node that owns the key.
     pub(crate) node: NodeIndex,
     /// The key's slot in a Redis Cluster; `None` over plain nodes.
     pub(crate) slot: Option<u16>,
+}
+
+impl KeyLocation {
+    /// True if two keys may be used in one indivisible request. They may have been located by different maps of a cluster,
+    /// in which one slot has different owners.
+    fn is_together_with(self, other: Self) -> bool {
+        match (self.slot, other.slot) {
+            (Some(slot), Some(other)) => slot == other,
+            _ => self == other,
+        }
+    }
 }
 
 impl Router {
@@ -61,7 +72,7 @@ impl Router {
         first: (&[u8], KeyLocation),
         key: (&[u8], KeyLocation),
     ) -> Result<(), Error> {
-        if first.1 != key.1 {
+        if !first.1.is_together_with(key.1) {
             return Err(self.cross_node(what, first, key));
         }
         self.check_tag(what, first, key.0)
@@ -95,7 +106,7 @@ impl Router {
     }
 
     /// Error for a pattern that stands for keys of which some may live elsewhere.
-    pub(super) fn spread_pattern(
+    pub(super) fn unpinned_pattern(
         &self,
         command: &CommandSpec,
         pattern: &[u8],

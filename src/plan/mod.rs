@@ -64,6 +64,7 @@ mod failure;
 mod handle_command;
 mod handle_nodes;
 mod hash_tags;
+mod key_by_key;
 mod location;
 mod lockout;
 mod merge;
@@ -103,6 +104,8 @@ pub use scan::{SCAN_COUNT_MAX, ScanPosition};
 pub use scripts::{SCRIPT_BYTES_MAX, SCRIPTS_MAX};
 
 pub(crate) use attempts::attempts_exhausted;
+#[cfg(feature = "proxy")]
+pub(crate) use batch::ServerOf;
 pub(crate) use batch::{Batch, NodeRequest};
 pub(crate) use dedicated::{DedicatedState, KeyCheck};
 pub(crate) use exchange::{Attempt, AttemptKind, Exchange, ExchangeStep};
@@ -170,6 +173,14 @@ pub enum Plan {
         /// Lets a scan that skips unreachable nodes fail when it has skipped all of them.
         answered: bool,
     },
+    /// The servers of a Redis Cluster receive the next step of a scan over all slots; see the page `cluster` of
+    /// [`guide`](crate::guide).
+    ScanSlots {
+        /// The slot to scan next. Others follow in the same step.
+        slot: u16,
+        /// The node that owns it as far as is known.
+        node: NodeIndex,
+    },
 }
 
 /// A command whose keys are divided among several nodes, or among the slots of a Redis Cluster.
@@ -218,7 +229,7 @@ impl Plan {
             Self::Any => "any",
             Self::Split(_) => "split",
             Self::All(_) => "all",
-            Self::Scan { .. } => "scan",
+            Self::Scan { .. } | Self::ScanSlots { .. } => "scan",
         }
     }
 }

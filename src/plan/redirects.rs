@@ -24,6 +24,7 @@
 //! * A write that was applied although a command before it, with a key in common, was refused stays applied. So the
 //!   command keeps its refusal: repeated, it would overtake the write.
 //!
+//! A command that may be split goes on key by key if the keys of its slot are in two places: see `key_by_key`.
 //! MULTI ... EXEC goes as a whole, and only if none of it ran. Of a pipeline, only the refused commands go again.
 
 use std::sync::Arc;
@@ -31,13 +32,18 @@ use std::sync::Arc;
 use redis::Value;
 use smallvec::SmallVec;
 
-use crate::command::{Access, Args, KeyPositions, Lookup, PackedCommands, SharedTable};
+use crate::command::{
+    Access, Args, CommandSpec, KeyPositions, Lookup, PackedCommands, SharedTable,
+};
 use crate::error::is_waited_code;
 use crate::hash::{HashTag, slot};
 use crate::partition::NodeIndex;
 use crate::plan::batch::{NodeRequest, ReplySlot};
+use crate::plan::key_by_key::KeyByKey;
 use crate::plan::retries::{asks_for_state, has_server_text, runs_script};
-use crate::plan::{Answers, Cause, ExpectedEnd, Failure, Fallback, ReplyBuffer, Router};
+use crate::plan::{
+    Answers, Cause, ExpectedEnd, Failure, Fallback, ReplyBuffer, Router, SplitWrites,
+};
 use crate::policy::{ConnectError, RetryPolicy, TemporaryErrors};
 use crate::topology::HostPort;
 use crate::topology::cluster::ClusterMap;
@@ -57,6 +63,7 @@ const DISCARDED: &[u8] = b"Transaction discarded because of: ";
 pub(crate) struct ClusterRouting {
     map: Arc<ClusterMap>,
     commands: SharedTable,
+    split_writes: SplitWrites,
 }
 
 /// The way of a request that was redirected.
@@ -66,6 +73,8 @@ pub(crate) struct Redirected {
     pub(crate) server: Option<HostPort>,
     /// True if it serves the slot only to those that were sent to it by ASK.
     pub(crate) is_asking: bool,
+    /// True if another server has named this one.
+    pub(in crate::plan) is_named: bool,
     /// The server that replied ASK.
     source: Option<Place>,
     /// Number of redirects so far, this one included.
@@ -86,6 +95,8 @@ struct Place {
 struct Destination {
     place: Place,
     is_asking: bool,
+    /// True if a server has named it.
+    is_named: bool,
     /// True if there is a pause before.
     is_delayed: bool,
 }
@@ -103,6 +114,8 @@ pub(crate) enum ClusterReport {
 pub(in crate::plan) struct Redirect {
     pub(in crate::plan) request: NodeRequest,
     pub(in crate::plan) is_delayed: bool,
+    /// The command that the requests are the parts of, if it goes on key by key.
+    pub(in crate::plan) key_by_key: Option<KeyByKey>,
 }
 
 /// The requests for one slot that were refused.
@@ -111,15 +124,35 @@ struct RefusedOfSlot<'p> {
     destination: Destination,
     /// Their numbers and keys.
     requests: Vec<(usize, Keys<'p>)>,
+    /// True if all of them may go on key by key.
+    may_go_key_by_key: bool,
 }
 
 type Keys<'p> = SmallVec<[&'p [u8]; 2]>;
 
 impl ClusterRouting {
-    pub(in crate::plan) fn new(map: &Arc<ClusterMap>, commands: &SharedTable) -> Self {
+    pub(in crate::plan) fn new(
+        map: &Arc<ClusterMap>,
+        commands: &SharedTable,
+        split_writes: SplitWrites,
+    ) -> Self {
         Self {
             map: Arc::clone(map),
             commands: commands.clone(),
+            split_writes,
+        }
+    }
+
+    /// True if writes may be split.
+    pub(in crate::plan) fn splits_writes(&self) -> bool {
+        self.split_writes == SplitWrites::Allowed
+    }
+
+    /// The row of the command table for `args`.
+    pub(in crate::plan) fn command(&self, args: &[&[u8]]) -> Option<&CommandSpec> {
+        match self.commands.lookup(args) {
+            Lookup::Found(command) => Some(command),
+            _ => None,
         }
     }
 
@@ -130,6 +163,7 @@ impl ClusterRouting {
         request: &NodeRequest,
         answers: &Answers<R>,
         policy: &RetryPolicy,
+        parent: usize,
         reports: &mut Vec<ClusterReport>,
     ) -> Vec<Redirect> {
         let reply = Refusals {
@@ -147,7 +181,15 @@ impl ClusterRouting {
         }
         let groups = self.refused_by_slot(&reply, reports);
         let mut redirects: Vec<(Destination, Vec<usize>)> = Vec::new();
+        let mut single_keys = Vec::new();
         for group in groups {
+            if group.goes_key_by_key(request) {
+                for (number, _) in &group.requests {
+                    let destination = group.destination.clone();
+                    single_keys.extend(self.single_keys(request, *number, parent, destination));
+                }
+                continue;
+            }
             let numbers = group.requests.iter().map(|(number, _)| *number);
             let same = |(destination, _): &&mut (Destination, Vec<usize>)| {
                 *destination == group.destination
@@ -161,7 +203,27 @@ impl ClusterRouting {
             numbers.sort_unstable();
             self.part(request, &numbers, destination)
         };
-        redirects.into_iter().map(redirect).collect()
+        let redirects = redirects.into_iter().map(redirect);
+        redirects.chain(single_keys).collect()
+    }
+
+    /// Request number `number`, key by key.
+    fn single_keys(
+        &self,
+        request: &NodeRequest,
+        number: usize,
+        parent: usize,
+        destination: Destination,
+    ) -> Option<Redirect> {
+        let (mut each, key_by_key) = self.key_by_key(request, number, parent)?;
+        each.redirected.clone_from(&request.redirected);
+        let all: Vec<usize> = (0..each.slots.len()).collect();
+        let redirect = self.part(&each, &all, destination);
+        Some(Redirect {
+            is_delayed: false,
+            key_by_key: Some(key_by_key),
+            ..redirect
+        })
     }
 
     /// The requests that go again, by slot, in the order of the first of each.
@@ -193,19 +255,25 @@ impl ClusterRouting {
                         slot: u16::MAX,
                         destination,
                         requests,
+                        may_go_key_by_key: false,
                     });
                 }
                 continue;
             };
             let group = groups.iter_mut().find(|group| group.slot == slot);
+            let may_go_key_by_key = reply.may_go_key_by_key(number, entry, &args);
             match (group, destination) {
                 (None, None) => {}
                 (None, Some(destination)) => groups.push(RefusedOfSlot {
                     slot,
                     destination,
                     requests: vec![(number, keys)],
+                    may_go_key_by_key,
                 }),
-                (Some(group), Some(_)) => group.requests.push((number, keys)),
+                (Some(group), Some(_)) => {
+                    group.requests.push((number, keys));
+                    group.may_go_key_by_key &= may_go_key_by_key;
+                }
                 (Some(group), None) => group.add_served(number, entry, keys, reply, &args),
             }
         }
@@ -223,7 +291,7 @@ impl ClusterRouting {
         let destination = match &reply.answers.failure {
             // Nothing of it was sent.
             Some(failure) if failure.sent == 0 && reply.answers.values.count() == 0 => {
-                reply.after_failure(0, &request.slots[0], reports)
+                reply.after_failure(0, &request.slots[0], true, reports)
             }
             Some(_) => None,
             None => reply.of_transaction(reports),
@@ -244,18 +312,20 @@ impl ClusterRouting {
         part.redirected = Some(Box::new(Redirected {
             server: destination.place.server,
             is_asking: destination.is_asking,
+            is_named: destination.is_named,
             source: destination.is_asking.then_some(source),
             hops,
         }));
         Redirect {
             request: part,
             is_delayed: destination.is_delayed || hops > REDIRECTS_AT_ONCE_MAX,
+            key_by_key: None,
         }
     }
 
     /// The keys of a command; none if it has none, or is not known.
     fn keys<'p>(&self, args: &[&'p [u8]]) -> Keys<'p> {
-        let Lookup::Found(command) = self.commands.lookup(args) else {
+        let Some(command) = self.command(args) else {
             return Keys::new();
         };
         let mut at = KeyPositions::default();
@@ -263,6 +333,43 @@ impl ClusterRouting {
             Ok(()) => at.keys.iter().map(|&at| args[at as usize]).collect(),
             Err(_) => Keys::new(),
         }
+    }
+
+    /// The node that is asked for a slot first.
+    pub(in crate::plan) fn owner(&self, slot: u16) -> NodeIndex {
+        self.map.target(slot).unwrap_or(NodeIndex::new(0))
+    }
+
+    /// The address of the server that a request is addressed to.
+    pub(in crate::plan) fn address_of<'r>(
+        &'r self,
+        request: &'r NodeRequest,
+    ) -> Option<&'r HostPort> {
+        request.server().or_else(|| self.map.address(request.node))
+    }
+
+    /// No request yet, for the server at this address, which was named by `named_by`.
+    pub(in crate::plan) fn request_to(
+        &self,
+        address: &HostPort,
+        named_by: NodeIndex,
+        is_asking: bool,
+    ) -> NodeRequest {
+        let place = self.place(address.clone(), named_by);
+        let mut request = NodeRequest::new(place.node);
+        request.redirected = Some(Box::new(Redirected {
+            server: place.server,
+            is_asking,
+            is_named: true,
+            source: None,
+            hops: 1,
+        }));
+        request
+    }
+
+    /// The name of the node of a request.
+    pub(in crate::plan) fn name(&self, request: &NodeRequest) -> Option<String> {
+        self.address_of(request).map(HostPort::to_string)
     }
 
     /// The server at an address.
@@ -290,6 +397,28 @@ impl ClusterRouting {
 }
 
 impl Router {
+    /// What the map of a cluster must learn from the replies to a transaction of a connection that watches keys, if the
+    /// server has discarded it because it does not serve the slot of its keys. `None` if it has not.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn after_discarded<R: ReplyBuffer>(
+        &self,
+        request: &NodeRequest,
+        answers: &Answers<R>,
+    ) -> Option<Vec<ClusterReport>> {
+        let reply = Refusals {
+            routing: self.cluster()?,
+            request,
+            answers,
+            waits: true,
+        };
+        let mut reports = Vec::new();
+        if answers.failure.is_none() {
+            reply.of_transaction(&mut reports)?;
+            return Some(reports);
+        }
+        None
+    }
+
     /// True if a server of a cluster has refused a single request, so that it may be served by another.
     #[inline]
     pub(crate) fn is_refused_by_cluster(&self, result: &Result<Value, Failure>) -> bool {
@@ -317,6 +446,15 @@ impl Place {
 }
 
 impl<'p> RefusedOfSlot<'p> {
+    /// True if the requests go on key by key. Several only if they are reads, or one might overtake another.
+    fn goes_key_by_key(&self, request: &NodeRequest) -> bool {
+        let is_read = |(number, _): &(usize, Keys<'_>)| {
+            let slot = request.slots.get(*number);
+            slot.is_some_and(|slot| slot.access == Access::Read)
+        };
+        self.may_go_key_by_key && (self.requests.len() == 1 || self.requests.iter().all(is_read))
+    }
+
     /// Takes into account that a request behind the refused ones was served.
     fn add_served<R: ReplyBuffer>(
         &mut self,
@@ -333,6 +471,7 @@ impl<'p> RefusedOfSlot<'p> {
         }
         if entry.access == Access::Read {
             self.requests.push((number, keys));
+            self.may_go_key_by_key = false;
         } else if reply.answers.values.error_code(number).is_none() || runs_script(args) {
             self.requests.retain(|request| !shares_key(request));
         }
@@ -359,6 +498,14 @@ impl<R: ReplyBuffer> Refusals<'_, '_, R> {
         self.request.is_second_of_part(number) || self.request.is_second_of_part(number + 1)
     }
 
+    /// True if request number `number` was refused because its keys are in two places, and may be sent key by key.
+    fn may_go_key_by_key(&self, number: usize, entry: &ReplySlot, args: &[&[u8]]) -> bool {
+        let hops = self.request.redirected.as_ref().map_or(0, |way| way.hops);
+        let is_read = entry.access == Access::Read;
+        self.answers.values.error_code(number) == Some(b"TRYAGAIN")
+            && self.routing.may_go_key_by_key(args, is_read, hops)
+    }
+
     /// Where request number `number` goes next. `None` if its reply, or the lack of one, is final.
     fn destination(
         &self,
@@ -368,7 +515,8 @@ impl<R: ReplyBuffer> Refusals<'_, '_, R> {
         reports: &mut Vec<ClusterReport>,
     ) -> Option<Destination> {
         if number >= self.answers.values.count() {
-            return self.after_failure(number, entry, reports);
+            let is_keyed = !self.routing.keys(args).is_empty();
+            return self.after_failure(number, entry, is_keyed, reports);
         }
         let code = self.answers.values.error_code(number)?;
         if is_waited_code(code) {
@@ -396,6 +544,7 @@ impl<R: ReplyBuffer> Refusals<'_, '_, R> {
             self.waits.then_some(Destination {
                 place,
                 is_asking: false,
+                is_named: false,
                 is_delayed: true,
             })
         };
@@ -409,6 +558,7 @@ impl<R: ReplyBuffer> Refusals<'_, '_, R> {
                 Some(Destination {
                     place: self.routing.place(address, self.request.node),
                     is_asking,
+                    is_named: true,
                     is_delayed: false,
                 })
             }
@@ -423,6 +573,7 @@ impl<R: ReplyBuffer> Refusals<'_, '_, R> {
                 Some(Destination {
                     place: self.routing.other_place(self.request),
                     is_asking: false,
+                    is_named: false,
                     is_delayed: false,
                 })
             }
@@ -444,6 +595,7 @@ impl<R: ReplyBuffer> Refusals<'_, '_, R> {
         &self,
         number: usize,
         entry: &ReplySlot,
+        is_keyed: bool,
         reports: &mut Vec<ClusterReport>,
     ) -> Option<Destination> {
         let failure = self.answers.failure.as_ref()?;
@@ -457,8 +609,9 @@ impl<R: ReplyBuffer> Refusals<'_, '_, R> {
         }
         reports.push(ClusterReport::Suspect);
         let answered = self.answers.values.count();
-        // A part of a fan-out is for this node alone; what any node may serve goes on as over plain nodes.
+        // A part of a fan-out is for this node alone, where another would answer for its own keys; what any node may serve goes on as over plain nodes.
         let may_go = self.waits
+            && is_keyed
             && entry.fallback == Fallback::None
             && failure.may_resend_rest(answered, &self.request.slots)
             && failure.may_send(number, entry.access);
@@ -466,6 +619,7 @@ impl<R: ReplyBuffer> Refusals<'_, '_, R> {
         may_go.then(|| Destination {
             place: self.routing.other_place(self.request),
             is_asking: false,
+            is_named: false,
             is_delayed: !is_first,
         })
     }

@@ -102,8 +102,7 @@ impl ReplyCollector {
         if self.failed.is_empty() {
             return self.replies;
         }
-        // Not nil, which the script cache would take for success.
-        let none = Value::ServerError(server_error("UNKNOWN", "no reply"));
+        let none = no_reply();
         // Stable, so that the last outcome of each command is the last of its entries.
         self.failed.sort_by_key(|(command, _)| *command);
         let mut failed = self.failed.into_iter().peekable();
@@ -118,12 +117,32 @@ impl ReplyCollector {
     }
 }
 
+/// The value of a command without a reply. Not nil, which the script cache would take for success.
+fn no_reply() -> Value {
+    Value::ServerError(server_error("UNKNOWN", "no reply"))
+}
+
 impl PipelineReplies {
     /// The replies to a pipeline over a dedicated connection, whose errors need no node.
     pub(in crate::plan) fn private(values: Vec<Value>) -> Self {
         Self {
             values,
             ..Self::default()
+        }
+    }
+
+    /// Sets the result of a command that was carried out after the others.
+    pub(in crate::plan) fn set(&mut self, command: u32, reply: Result<Value, Error>) {
+        let (value, error) = match reply {
+            Ok(value) => (value, None),
+            Err(error) => (no_reply(), Some(error)),
+        };
+        if let Some(place) = self.values.get_mut(command as usize) {
+            *place = value;
+        }
+        if let Some(error) = error {
+            let at = self.failed.partition_point(|(other, _)| *other < command);
+            self.failed.insert(at, (command, error));
         }
     }
 

@@ -33,6 +33,7 @@ use crate::plan::refusal::{
     empty_command, malformed, needs_a_node, no_keys, refused, stateful, unknown, wrong_arity,
 };
 use crate::plan::routed::{RoutedCommand, WaitScope};
+use crate::plan::scan::{ScanOptions, SlotCursor};
 use crate::plan::scripts::wrong_key_count;
 use crate::plan::{
     CacheSnapshot, HashTags, PartialReads, Plan, ReadsAs, ScanCursor, ScriptCache, Split,
@@ -98,7 +99,7 @@ impl Router {
         Self {
             cluster: topology
                 .cluster()
-                .map(|map| Arc::new(ClusterRouting::new(map, &commands))),
+                .map(|map| Arc::new(ClusterRouting::new(map, &commands, split_writes))),
             topology,
             commands,
             split_writes,
@@ -133,7 +134,8 @@ impl Router {
     pub(crate) fn with_topology(mut self, topology: Arc<Topology>) -> Self {
         debug_assert_eq!(self.topology.nodes().len(), topology.nodes().len());
         let cluster = topology.cluster();
-        self.cluster = cluster.map(|map| Arc::new(ClusterRouting::new(map, &self.commands)));
+        self.cluster = cluster
+            .map(|map| Arc::new(ClusterRouting::new(map, &self.commands, self.split_writes)));
         self.topology = topology;
         self
     }
@@ -299,8 +301,10 @@ impl Router {
         };
         let blocking = command.blocking_time(args);
         // The parts of a split have other keys each: a value cannot stand for another node's.
-        let may_be_partial = matches!(plan, Plan::All(_) | Plan::Scan { .. })
-            && self.partial_reads.allow(command.partial());
+        let may_be_partial = matches!(
+            plan,
+            Plan::All(_) | Plan::Scan { .. } | Plan::ScanSlots { .. }
+        ) && self.partial_reads.allow(command.partial());
         Ok(RoutedCommand {
             access: command.access(),
             reads_as: self.reads_as(command, blocking),
@@ -571,7 +575,7 @@ impl Router {
         if pinned && self.location(fixed).ok() == Some(location) {
             return Ok(());
         }
-        Err(self.spread_pattern(command, pattern, location))
+        Err(self.unpinned_pattern(command, pattern, location))
     }
 
     /// Plans a command that may be split: one part per owner, in a cluster per slot, or a single node when there would be
@@ -648,6 +652,12 @@ impl Router {
     fn scan(&self, command: &CommandSpec, args: &[&[u8]]) -> Result<Plan, Error> {
         check_arity(command, args)?;
         // Indexed, since the arity check has ensured that there is a cursor.
+        if let Some(map) = self.topology.cluster() {
+            let (cursor, options) = (SlotCursor::parse(args[1])?, ScanOptions::parse(&args[2..])?);
+            let slot = options.slot().unwrap_or(cursor.slot());
+            let node = map.target(slot).unwrap_or(NodeIndex::new(0));
+            return Ok(Plan::ScanSlots { slot, node });
+        }
         let ScanCursor {
             node,
             cursor,

@@ -147,6 +147,12 @@ impl PlannedTransaction {
         Ok(self.location()?.node)
     }
 
+    /// The key that determines the node. `None` if there was no key.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn first_key(&self) -> Option<&[u8]> {
+        self.owner.as_ref().map(|(_, key)| &key[..])
+    }
+
     /// Where all keys live.
     fn location(&self) -> Result<KeyLocation, Error> {
         match &self.owner {

@@ -37,6 +37,8 @@ pub(crate) struct MapRefresh {
     failed_pause: Duration,
     /// When there was a reason last.
     reason_at: Option<Instant>,
+    /// True if there was one since the round began, whose answers may be older than that.
+    is_wanted_again: bool,
     /// Since when all answers are older than what is known.
     behind_since: Option<Instant>,
 }
@@ -61,13 +63,21 @@ impl MapRefresh {
             pause: PAUSE_MIN,
             failed_pause: PAUSE_MIN,
             reason_at: None,
+            is_wanted_again: false,
             behind_since: None,
         }
     }
 
     /// There is a reason to ask.
     pub(crate) fn want(&mut self, now: Instant) {
+        let is_quiet = self
+            .reason_at
+            .is_none_or(|at| now.saturating_duration_since(at) > QUIET);
+        if is_quiet {
+            self.pause = PAUSE_MIN;
+        }
         self.reason_at = Some(now);
+        self.is_wanted_again = true;
         self.due = self.due.min(self.earliest.max(now));
     }
 
@@ -76,16 +86,15 @@ impl MapRefresh {
         self.due.saturating_duration_since(now)
     }
 
+    /// A round begins.
+    pub(crate) fn began(&mut self) {
+        self.is_wanted_again = false;
+    }
+
     /// A round has ended. Returns true if what the servers say is to be believed although it is older than what is known.
     /// `entropy` is from 0 to 1.
     pub(crate) fn ended(&mut self, outcome: RoundOutcome, now: Instant, entropy: f64) -> bool {
         let entropy = entropy.clamp(0.0, 1.0);
-        let is_quiet = self
-            .reason_at
-            .is_none_or(|at| now.saturating_duration_since(at) > QUIET);
-        if is_quiet {
-            self.pause = PAUSE_MIN;
-        }
         self.earliest = now + self.pause.mul_f64(1.0 - entropy / 2.0);
         self.pause = (2 * self.pause).min(PAUSE_MAX);
         match outcome {
@@ -98,6 +107,9 @@ impl MapRefresh {
                 self.due = now + self.failed_pause.mul_f64(1.0 - entropy / 2.0);
                 self.failed_pause = (2 * self.failed_pause).min(FAILED_PAUSE_MAX);
             }
+        }
+        if self.is_wanted_again {
+            self.due = self.due.min(self.earliest);
         }
         if outcome != RoundOutcome::Behind {
             return false;
@@ -128,6 +140,7 @@ mod tests {
             }
             if refresh.wait(now).is_zero() {
                 began.push(now - first);
+                refresh.began();
                 now += Duration::from_millis(1);
                 refresh.ended(outcome, now, 0.5);
             }
@@ -181,14 +194,31 @@ mod tests {
         for _ in 0..10 {
             refresh.want(now);
             now += refresh.wait(now);
+            refresh.began();
             refresh.ended(RoundOutcome::Known, now, 0.0);
         }
         refresh.want(now);
         assert_eq!(refresh.wait(now), PAUSE_MAX);
         now += QUIET + PAUSE_MAX + Duration::from_millis(1);
+        refresh.want(now);
+        assert!(refresh.wait(now).is_zero());
+        refresh.began();
         refresh.ended(RoundOutcome::Known, now, 0.0);
         refresh.want(now);
         assert_eq!(refresh.wait(now), PAUSE_MIN);
+    }
+
+    #[test]
+    fn redirect_during_a_refresh_of_the_cluster_map_is_followed_by_another_one() {
+        let now = Instant::now();
+        let mut refresh = MapRefresh::new(now);
+        refresh.began();
+        refresh.want(now);
+        refresh.ended(RoundOutcome::Known, now, 0.0);
+        assert_eq!(refresh.wait(now), PAUSE_MIN);
+        refresh.began();
+        refresh.ended(RoundOutcome::Known, now, 0.0);
+        assert_eq!(refresh.wait(now), PERIOD);
     }
 
     #[test]

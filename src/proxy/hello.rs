@@ -75,9 +75,14 @@ impl Hello {
     }
 }
 
-/// Writes the reply to HELLO, in the client's protocol. The nodes appear as one standalone master of this
-/// version, without modules, so that client libraries use no feature of Cluster or Sentinel.
-pub(super) fn write_server_info(client: &ClientInfo, version: &str, out: &mut Vec<u8>) {
+/// Writes the reply to HELLO, in the client's protocol. The nodes appear as one master of this version, without modules:
+/// a standalone one, so that client libraries use no feature of Cluster or Sentinel, unless a cluster is emulated.
+pub(super) fn write_server_info(
+    client: &ClientInfo,
+    version: &str,
+    is_cluster: bool,
+    out: &mut Vec<u8>,
+) {
     client.protocol.write_map(out, 7);
     write_bulk(out, b"server");
     write_bulk(out, b"redis");
@@ -88,7 +93,13 @@ pub(super) fn write_server_info(client: &ClientInfo, version: &str, out: &mut Ve
     write_bulk(out, b"id");
     write_int(out, client.id as i64);
     write_bulk(out, b"mode");
-    write_bulk(out, b"standalone");
+    write_bulk(
+        out,
+        match is_cluster {
+            true => b"cluster",
+            false => b"standalone",
+        },
+    );
     write_bulk(out, b"role");
     write_bulk(out, b"master");
     write_bulk(out, b"modules");
@@ -111,7 +122,7 @@ mod tests {
         };
         let mut out = Vec::new();
         hello.unwrap().apply(&mut client);
-        write_server_info(&client, "7.0.15", &mut out);
+        write_server_info(&client, "7.0.15", false, &mut out);
         assert_eq!(
             (client.name.as_str(), client.protocol),
             ("me", Protocol::Resp3)

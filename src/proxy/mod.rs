@@ -13,6 +13,7 @@
 //!   and how confirmations and messages are written.
 //! * `client_command`: CLIENT and its subcommands. `client_info`: the line of CLIENT LIST, and the filters of
 //!   CLIENT LIST and CLIENT KILL. `hello`: HELLO. `auth`: AUTH. `pause`: CLIENT PAUSE.
+//! * `cluster_mode`: what programs are told that ask for a Redis Cluster.
 //! * `refusal`: errors in the words of a server.
 //! * `limits`: how much one client may have waiting: the output limits and the query buffer limit.
 //! * `net`: sockets and shared state, on tokio: [`Proxy`].
@@ -57,6 +58,7 @@ mod action;
 mod auth;
 mod client_command;
 mod client_info;
+mod cluster_mode;
 mod hello;
 mod limits;
 mod net;
@@ -80,6 +82,8 @@ pub(crate) use action::{
 pub(crate) use auth::Auth;
 pub(crate) use client_command::{RegistryRequest, Unblocked};
 pub(crate) use client_info::{ClientFilter, ClientInfo};
+pub use cluster_mode::ClusterMode;
+pub(crate) use cluster_mode::EmulatedNode;
 pub(crate) use limits::{ClientLimits, OutputDecision, OutputWatch, QUERY_BYTES_MIN};
 pub use limits::{OutputLimit, OutputLimitError, REQUEST_BYTES_MAX, parse_bytes};
 #[cfg(feature = "cli")]

@@ -6,7 +6,7 @@
 //!
 //! Until EXEC no node knows of the transaction, so a client that opens one and goes away costs no connection.
 
-use crate::command::{CommandSpec, Scripting};
+use crate::command::{CommandSpec, Scripting, write_command};
 use crate::error::{Error, ErrorKind};
 use crate::partition::NodeIndex;
 use crate::plan::{
@@ -35,16 +35,22 @@ pub(super) struct Transaction {
 }
 
 /// A whole transaction and its destination.
+///
+/// The servers of a Redis Cluster forget a watched key without a word in one case: the key does not exist, and its slot
+/// leaves. EXEC runs then, unless a command of the transaction has a key of the slot. So EXISTS of the watched keys is the
+/// first command there, which is refused once they have left, and its reply is taken out of that to EXEC.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct QueuedTransaction {
-    /// The node of its keys. `None` if it has none, and any node will do.
-    node: Option<NodeIndex>,
+    /// One of its keys, all of which live together. `None` if it has none, and any node will do.
+    key: Option<Vec<u8>>,
     /// True if it must run only on a connection that watches keys: without that, EXEC would run unguarded.
     pub(crate) watched: bool,
     /// MULTI ... EXEC.
     pub(crate) packed: Vec<u8>,
     /// Number of commands between the two.
     pub(crate) commands: usize,
+    /// True if the first of the commands is EXISTS of the watched keys, and not the client's.
+    pub(crate) is_guarded: bool,
     /// `Yes` if one of the commands runs or loads a script: see [`rewritten`](Self::rewritten).
     pub(crate) scripting: Scripting,
 }
@@ -113,14 +119,29 @@ impl Transaction {
         Ok(())
     }
 
+    /// As [`finish`](Self::finish), with a check that the server still has the watched keys.
+    pub(super) fn finish_guarded(mut self, watched: &[Vec<u8>]) -> QueuedTransaction {
+        let mut check = Vec::new();
+        let keys = watched.iter().map(Vec::as_slice);
+        let args: Vec<&[u8]> = [&b"EXISTS"[..]].into_iter().chain(keys).collect();
+        write_command(&mut check, &args);
+        self.packed.splice(MULTI.len()..MULTI.len(), check);
+        self.commands += 1;
+        QueuedTransaction {
+            is_guarded: true,
+            ..self.finish()
+        }
+    }
+
     /// Appends EXEC, and locates the transaction.
     pub(super) fn finish(mut self) -> QueuedTransaction {
         self.packed.extend_from_slice(EXEC);
         QueuedTransaction {
-            node: self.atomic.owner().ok(),
+            key: self.atomic.first_key().map(<[u8]>::to_vec),
             watched: self.watched,
             packed: self.packed,
             commands: self.commands,
+            is_guarded: false,
             scripting: self.atomic.scripting(),
         }
     }
@@ -130,13 +151,15 @@ impl QueuedTransaction {
     /// Returns the node it is sent to. A transaction without keys may go to any node, chosen by `entropy`,
     /// which is any number.
     pub(crate) fn node_of(&self, router: &Router, entropy: u64) -> NodeIndex {
-        self.node.unwrap_or_else(|| router.random_node(entropy))
+        // Located now: the slot of the keys may have moved since they were queued.
+        let owner = self.key.as_ref().and_then(|key| router.owner(key).ok());
+        owner.unwrap_or_else(|| router.random_node(entropy))
     }
 
     /// Builds the request for that node. `packed` is the transaction as it is or
     /// [`rewritten`](Self::rewritten), with `commands` commands between MULTI and EXEC.
     pub(crate) fn exchange(&self, node: NodeIndex, packed: &[u8], commands: usize) -> NodeRequest {
-        match self.node {
+        match self.key {
             Some(_) => PlannedTransaction::exchange(node, packed, commands),
             None => PlannedTransaction::exchange_anywhere(node, packed, commands),
         }

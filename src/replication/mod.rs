@@ -17,4 +17,4 @@ mod connection;
 mod monitor;
 mod rounds;
 
-pub(crate) use self::monitor::{MonitorSettings, ReplicationMonitor};
+pub(crate) use self::monitor::{ListedReplicas, MonitorSettings, ReplicationMonitor};

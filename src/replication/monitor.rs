@@ -13,7 +13,11 @@ use crate::endpoint::{
 };
 use crate::replication::rounds::Rounds;
 use crate::sentinel::AddressMap;
+use crate::topology::HostPort;
 use crate::topology::replication::LagLimits;
+
+/// Knows the replicas of the primary at an address, at addresses that need no mapping. `None` if it is not known.
+pub(crate) type ListedReplicas = Arc<dyn Fn(&HostPort) -> Option<Vec<HostPort>> + Send + Sync>;
 
 /// The choices of the user.
 #[derive(Clone)]
@@ -28,6 +32,8 @@ pub(crate) struct MonitorSettings {
     pub(crate) connect_timeout: Duration,
     /// Maps the addresses that primaries list.
     pub(crate) address_map: Option<AddressMap>,
+    /// The replicas of the primary at an address, in place of those that it lists itself, if somebody knows them better.
+    pub(crate) listed: Option<ListedReplicas>,
 }
 
 /// Watches the nodes of one client. Its nodes keep it alive; when it is dropped, its thread ends.

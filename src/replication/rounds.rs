@@ -305,6 +305,12 @@ impl Node {
                     }
                 }
             }
+            if let (Ok(Replication::Primary(report)), Some(listed)) = (&mut reply, &settings.listed)
+                && let Some(replicas) = self.set.address(id).and_then(|address| listed(address))
+            {
+                // As the servers of a cluster name them: a primary lists where their connections come from.
+                report.replicas = replicas;
+            }
             self.set.record(id, reply, now);
         }
         let changes = self.set.finish_round(now);

@@ -96,6 +96,12 @@ impl Handshake {
         self
     }
 
+    /// Asks a replica of a cluster to serve reads, instead of redirecting them to its primary.
+    pub(crate) fn with_readonly(mut self) -> Self {
+        self.commands.push((cmd("READONLY"), OnRefusal::Fail));
+        self
+    }
+
     /// Leaves out all but the protocol, the username and the password: the requests that a server serves while a
     /// script runs.
     pub(crate) fn keep_login(&mut self) {
@@ -349,6 +355,19 @@ mod tests {
         let (kind, text) = check(Value::ServerError(denied)).unwrap_err();
         assert_eq!(kind, ErrorKind::AuthenticationFailed);
         assert!(text.contains("`+role`"), "{text}");
+    }
+
+    #[test]
+    fn handshake_with_a_replica_of_a_cluster_sends_readonly_before_the_check() {
+        let info = RedisConnectionInfo::default().set_skip_set_lib_name();
+        let handshake = Handshake::new(&info, "").with_readonly();
+        let handshake = handshake.with_replica_check();
+        let packed = String::from_utf8(handshake.packed()).unwrap();
+        assert!(packed.ends_with("*1\r\n$8\r\nREADONLY\r\n*1\r\n$4\r\nROLE\r\n"));
+        let denied = crate::error::server_error("NOPERM", "this user has no permissions");
+        let answers = [Value::Okay, Value::ServerError(denied), Value::Okay];
+        let refusal = handshake.check(&answers).unwrap_err();
+        assert_eq!(refusal.kind(), ErrorKind::AuthenticationFailed);
     }
 
     #[test]

@@ -105,6 +105,11 @@ impl Publisher {
                 "the nodes of a cluster come from its servers, and cannot be set; build another client for other nodes",
             ));
         }
+        if topology.cluster().is_some() {
+            return Err(Error::config(
+                "the topology is that of a cluster, and the client one of other nodes; build another client for it",
+            ));
+        }
         let next = state.config.for_topology(topology)?;
         if next.purpose() == Purpose::Store {
             check_placement(state.config.router.topology(), next.router.topology())?;
@@ -155,7 +160,7 @@ impl Publisher {
         };
         let config = state.config.for_map(map)?;
         let nodes = config.router.topology().nodes();
-        let is_same_nodes = nodes == former.nodes();
+        let is_same_nodes = nodes == former.nodes() && !former.is_provisional();
         state.publish(config);
         let config = Arc::clone(&state.config);
         drop(state);
@@ -257,7 +262,55 @@ impl fmt::Debug for Publisher {
 mod tests {
     use super::*;
     use crate::partition::NodeIndex;
+    use crate::topology::HostPort;
     use crate::{Ejection, ShardedClient};
+
+    #[test]
+    fn slot_that_moves_in_a_cluster_makes_neither_nodes_nor_connections_anew() {
+        let at = |port| HostPort::new("10.0.0.1", port).unwrap();
+        let changes = Arc::new(Mutex::new(Vec::new()));
+        let events = Arc::clone(&changes);
+        let client = ShardedClient::builder()
+            .cluster(["redis://10.0.0.9:7000"])
+            .on_event(move |event| events.lock().push(event.to_string()))
+            .build()
+            .unwrap();
+        let publisher = client.shared().publisher();
+        let owner = |slot: u16| Some(NodeIndex::new(slot % 2));
+        let first = ClusterMap::new(vec![at(7000), at(7001)], owner);
+        publisher.set_cluster_map(|_| Some(first)).unwrap();
+        let before = publisher.config();
+        assert_eq!(before.endpoints.len(), 2);
+        let node = || client.node_for("{slot 2}").unwrap().name().to_owned();
+        let (slot, former) = (crate::hash::slot(b"slot 2"), node());
+        let other = 7000 + u16::from(former.ends_with('0'));
+        publisher
+            .set_cluster_map(|map| map.moved(slot, &at(other)))
+            .unwrap();
+        assert_eq!(node(), at(other).to_string());
+        let after = publisher.config();
+        let endpoints = before.endpoints.iter().zip(&after.endpoints);
+        assert!(
+            endpoints
+                .into_iter()
+                .all(|(one, other)| Arc::ptr_eq(one, other))
+        );
+        let topologies = [&before, &after].map(|config| Arc::clone(config.router.topology()));
+        assert!(std::ptr::eq(topologies[0].nodes(), topologies[1].nodes()));
+        assert_eq!(topologies.map(|topology| topology.epoch()), [1, 2]);
+        // Another primary beside a node that stays.
+        let grown = ClusterMap::new(vec![at(7001), at(7002)], owner);
+        publisher.set_cluster_map(|_| Some(grown)).unwrap();
+        let grown = publisher.config();
+        assert!(Arc::ptr_eq(&grown.endpoints[0], &after.endpoints[1]));
+        publisher.set_cluster_map(|_| None).unwrap();
+        assert_eq!(publisher.config().router.topology().epoch(), 3);
+        let expected = [
+            "topology changed: from epoch 0 to 1",
+            "topology changed: from epoch 2 to 3",
+        ];
+        assert_eq!(*changes.lock(), expected);
+    }
 
     #[test]
     fn replaced_topology_keeps_the_nodes_that_are_out_and_the_shares_of_those_that_come_back() {

@@ -209,11 +209,6 @@ impl Executor {
         Deadline::of_request(&self.options, blocking)
     }
 
-    /// How to make a connection to `node` outside of the pools, and how long that may take.
-    pub(super) fn pub_sub_connector(&self, node: NodeIndex) -> (Connector, Duration) {
-        self.nodes[node.get()].pub_sub_connector()
-    }
-
     /// Sends one request to one node and returns its reply. `deadline` is [that](Self::deadline) of the request.
     pub(crate) fn call(
         &self,

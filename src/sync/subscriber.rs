@@ -29,7 +29,9 @@ use crate::topology::Topology;
 /// A channel is subscribed to at the node that owns its name, which is where the client's PUBLISH goes.
 /// Patterns are subscribed to on all nodes, and so are channels of keyspace notifications (`__keyspace@..`,
 /// `__keyevent@..`), as every server publishes those for its own keys. A script publishes at the node it runs
-/// on: give the channel the hash tag of the script's keys, or subscribe to a pattern.
+/// on: give the channel the hash tag of the script's keys, or subscribe to a pattern. In a Redis Cluster channels and
+/// patterns are subscribed to at one node, as its servers pass messages on to each other; shard channels go where their
+/// slots go.
 ///
 /// One thread per node with a subscription receives messages; it ends with the subscriber. When a connection
 /// breaks, an [`Event::Disconnected`] is returned at once. The connection and its subscriptions are then

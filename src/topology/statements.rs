@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use super::Topology;
+use super::cluster::{ClusterMap, ClusterSeeds};
 use super::url::{NodeEndpoint, NodeUrl};
+use super::{HostPort, Topology};
 use crate::partition::NodeSpec;
 use crate::partition::line::{Line, Quoted, SyntaxError, Written, lines};
 use crate::partition::password::{ADVICE, Shown, holds_password, option_holds_password};
@@ -37,6 +38,8 @@ pub(super) struct Statements {
     urls: Vec<Option<NodeUrl>>,
     /// For each of `nodes`, its line.
     node_lines: Vec<usize>,
+    /// Line and servers of the cluster.
+    cluster: Option<(usize, ClusterSeeds, Vec<HostPort>)>,
 }
 
 impl Statements {
@@ -76,10 +79,12 @@ impl Statements {
                     }
                 };
                 statements.option(&line, name, value)?;
+            } else if line.keyword("cluster") {
+                statements.cluster(&line)?;
             } else {
-                return Err(
-                    line.error("a line must begin with placement, option, node or fingerprint")
-                );
+                return Err(line.error(
+                    "a line must begin with placement, option, node, fingerprint or cluster",
+                ));
             }
         }
         Ok(statements)
@@ -192,6 +197,51 @@ impl Statements {
         Ok(())
     }
 
+    /// Reads the rest of a `cluster` line. There is only one, and its servers say all else. Errors do not quote its words,
+    /// which may hold a password.
+    fn cluster(&mut self, line: &Line<'_>) -> Result<(), SyntaxError> {
+        if let Some((first, ..)) = &self.cluster {
+            return Err(line.error(format!("the cluster was given in line {first} already")));
+        }
+        // A copy of the line: the errors below still need its number.
+        let (mut rest, mut seeds) = (line.clone(), Vec::new());
+        while let Some((word, _)) = rest.token()? {
+            seeds.push(NodeEndpoint::parse(&word).map_err(|cause| line.error(cause))?);
+        }
+        let read = ClusterSeeds::of_endpoints(seeds);
+        let (seeds, addresses) = read.map_err(|cause| line.error(cause))?;
+        self.cluster = Some((line.number, seeds, addresses));
+        Ok(())
+    }
+
+    /// Makes the topology of a cluster.
+    fn of_cluster(
+        &self,
+        line: usize,
+        seeds: &ClusterSeeds,
+        addresses: &[HostPort],
+    ) -> Result<Topology, SyntaxError> {
+        let at = |line, cause: String| SyntaxError { line, cause };
+        let others = [
+            self.placement.as_ref().map(|(line, _)| *line),
+            self.fingerprint.map(|(line, _)| line),
+            self.node_lines.first().copied(),
+        ];
+        if let Some(other) = others.into_iter().flatten().next() {
+            return Err(at(
+                other,
+                "the servers of a cluster name its nodes and decide where keys live: a text with a line `cluster` has no \
+                 node, placement, option or fingerprint"
+                    .into(),
+            ));
+        }
+        let map = Arc::new(ClusterMap::provisional(addresses));
+        let topology = map
+            .topology()
+            .map_err(|error| at(line, error.to_string()))?;
+        Ok(topology.with_seeds(seeds.clone()))
+    }
+
     /// Makes the topology. `rule` returns the partitioner for a name and options.
     ///
     /// # Errors
@@ -201,6 +251,9 @@ impl Statements {
         self,
         rule: impl FnOnce(&str, &[(String, String)]) -> Result<Arc<dyn Partitioner>, PlacementError>,
     ) -> Result<Topology, SyntaxError> {
+        if let Some((line, seeds, addresses)) = &self.cluster {
+            return self.of_cluster(*line, seeds, addresses);
+        }
         let at = |line, cause: String| SyntaxError { line, cause };
         let (line, name) = self
             .placement

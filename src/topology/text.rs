@@ -8,6 +8,7 @@ use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::cluster::ClusterSeeds;
 use super::statements::{HEAD, Statements, VERSION, option_name, option_value};
 use super::url::NodeEndpoint;
 use super::{Passwords, Topology};
@@ -34,6 +35,9 @@ impl Topology {
     ///   password and the database of the primary; the parameters `sentinel_user` and `sentinel_password` are for
     ///   the Sentinels, `tls` and `sentinel_tls` (`no`, `yes`, `insecure`) for the certificates of each kind, and
     ///   `rediss-sentinel` has both. Without a name it is named after its master.
+    /// - `cluster ADDRESS...`: the servers of a Redis Cluster that are asked for its nodes; each is an address or a URL, as
+    ///   of a node. It stands alone: the servers name the nodes, and decide where keys live. The nodes of such a text are
+    ///   the servers themselves, until a client has [asked](crate::Builder::cluster) them.
     /// - `fingerprint HEX`: the [`fingerprint`](Self::fingerprint) that the rest must have. Optional. With
     ///   it, an edit that is not meant to move keys cannot move any.
     ///
@@ -146,6 +150,9 @@ impl fmt::Display for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(topology, passwords) = self;
         writeln!(f, "{HEAD} {VERSION}")?;
+        if let Some(seeds) = topology.seeds() {
+            return write_cluster(f, topology, seeds, *passwords);
+        }
         writeln!(f, "fingerprint {:016x}\n", topology.fingerprint())?;
         writeln!(f, "placement {}", Name(topology.partitioner().name()))?;
         for (name, value) in options(topology.partitioner()) {
@@ -173,6 +180,30 @@ impl fmt::Display for Text<'_> {
         }
         Ok(())
     }
+}
+
+/// Writes the servers of a cluster that were given, and the primaries for the reader: they are asked for, not read.
+fn write_cluster(
+    f: &mut fmt::Formatter<'_>,
+    topology: &Topology,
+    seeds: &ClusterSeeds,
+    passwords: Passwords,
+) -> fmt::Result {
+    write!(f, "\ncluster")?;
+    for seed in seeds.endpoints() {
+        f.write_str(" ")?;
+        match seed.url.as_ref().and_then(|url| url.text(passwords)) {
+            Some(url) => write!(f, "{url}")?,
+            None => write_address(f, &seed.address)?,
+        }
+    }
+    writeln!(f)?;
+    if !topology.is_provisional() {
+        for node in topology.nodes() {
+            writeln!(f, "# primary {}", node.address())?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes an address, in quotes if it would not be read back as it is, such as one without a port.

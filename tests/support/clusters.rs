@@ -588,6 +588,9 @@ impl Cluster {
                 &to,
                 "--cluster-slots",
                 &slots,
+                // Key by key: slots are half moved for longer.
+                "--cluster-pipeline",
+                "1",
                 "--cluster-yes",
             ],
         )

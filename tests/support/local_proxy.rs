@@ -178,6 +178,13 @@ impl RawClient {
         self.hear()
     }
 
+    /// The same for words that may hold blanks.
+    pub fn ask_words(&mut self, words: &[&str]) -> String {
+        let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+        self.say_words(&words);
+        self.hear()
+    }
+
     /// Whether the other side hangs up, after whatever it still has to say.
     pub fn is_hung_up_on(&mut self) -> bool {
         let mut rest = Vec::new();

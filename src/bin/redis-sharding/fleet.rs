@@ -13,6 +13,9 @@ use super::shown::{holds_password, shown};
 /// First words of a topology text.
 const TOPOLOGY: &str = "redis-sharding topology";
 
+/// The name of the placement of a Redis Cluster.
+const CLUSTER: &str = "cluster";
+
 /// Nodes, their placement, and their names as given.
 pub struct Fleet {
     pub topology: Topology,
@@ -22,12 +25,16 @@ pub struct Fleet {
     connect: Option<Connect>,
 }
 
-/// How to connect to nodes of the command line.
+/// How to connect to what the command line names.
 #[allow(dead_code, reason = "the example locate contacts no node")]
-struct Connect {
-    partitioner: Arc<dyn Partitioner>,
-    /// In node order, with passwords; `None` for an address that can only be hashed.
-    urls: Vec<Option<String>>,
+enum Connect {
+    Nodes {
+        partitioner: Arc<dyn Partitioner>,
+        /// In node order, with passwords; `None` for an address that can only be hashed.
+        urls: Vec<Option<String>>,
+    },
+    /// The URLs of servers of a Redis Cluster, with passwords.
+    Cluster(Vec<String>),
 }
 
 impl Fleet {
@@ -44,10 +51,14 @@ impl Fleet {
     #[allow(dead_code, reason = "the example locate contacts no node")]
     pub fn builder(&self) -> Result<Builder, String> {
         let builder = ShardedClient::builder();
-        let Some(connect) = &self.connect else {
-            return Ok(builder.topology(&self.topology));
+        let (partitioner, urls) = match &self.connect {
+            None => return Ok(builder.topology(&self.topology)),
+            Some(Connect::Cluster(seeds)) => {
+                return Ok(builder.cluster(seeds.iter().map(String::as_str)));
+            }
+            Some(Connect::Nodes { partitioner, urls }) => (partitioner, urls),
         };
-        let urls = connect.urls.iter().zip(&self.names).map(|(url, name)| {
+        let urls = urls.iter().zip(&self.names).map(|(url, name)| {
             url.as_deref().ok_or_else(|| {
                 format!(
                     "--node {name:?}: its address is neither host:port, nor the path of a unix socket, nor a URL"
@@ -60,7 +71,56 @@ impl Fleet {
             true => builder.weighted_node(node.name(), url, node.weight()),
             false => builder.weighted_unnamed_node(url, node.weight()),
         });
-        Ok(nodes.shared_partitioner(Arc::clone(&connect.partitioner)))
+        Ok(nodes.shared_partitioner(Arc::clone(partitioner)))
+    }
+
+    /// The fleet of a Redis Cluster with these servers, each `host:port` or a URL. Its nodes are not known before a server
+    /// was asked: see [`is_cluster`](Self::is_cluster).
+    #[allow(dead_code, reason = "the example locate contacts no node")]
+    pub fn cluster(seeds: &[String]) -> Result<Self, String> {
+        let urls = seeds.iter().map(|seed| match seed.contains("://") {
+            true => url(seed, "--cluster").map(|_| seed.clone()),
+            false => url_of_address(seed)
+                .filter(|url| url.starts_with("redis://"))
+                .ok_or_else(|| {
+                    format!(
+                        "--cluster {}: it is neither host:port nor a URL",
+                        shown(seed)
+                    )
+                }),
+        });
+        let urls = urls.collect::<Result<Vec<_>, _>>()?;
+        let seeds = urls.iter().map(String::as_str);
+        let client = ShardedClient::builder().cluster(seeds).build();
+        let client = client.map_err(|error| error.to_string())?;
+        Ok(Self {
+            connect: Some(Connect::Cluster(urls)),
+            ..Self::of(&client.topology())
+        })
+    }
+
+    /// True if the servers of a Redis Cluster decide where keys live. They have to be asked for that, and for the nodes.
+    pub fn is_cluster(&self) -> bool {
+        self.topology.partitioner().name() == CLUSTER
+    }
+
+    /// The fleet of a topology that can be connected to as it is.
+    fn of(topology: &Topology) -> Self {
+        let names = topology.nodes().iter().map(|node| node.name().to_owned());
+        Self {
+            names: names.collect(),
+            topology: topology.clone(),
+            connect: None,
+        }
+    }
+
+    /// The same fleet with the nodes of its cluster.
+    #[allow(dead_code, reason = "the examples ask no cluster for its nodes")]
+    pub fn with_topology(self, topology: &Topology) -> Self {
+        Self {
+            connect: self.connect,
+            ..Self::of(topology)
+        }
     }
 
     /// Reads the fleet of a file to compare with: a complete topology, or other nodes under the same placement.
@@ -74,7 +134,19 @@ impl Fleet {
             .peek()
             .is_some_and(|line| line.trim().starts_with(TOPOLOGY))
         {
-            return Self::parse(text, file);
+            let second = Self::parse(text, file)?;
+            // Its slots are not in the text.
+            return match second.is_cluster() {
+                true => Err(format!(
+                    "{file}: keys cannot be compared with those of a Redis Cluster"
+                )),
+                false => Ok(second),
+            };
+        }
+        if self.is_cluster() {
+            return Err(format!(
+                "{file}: the servers of a Redis Cluster choose the nodes; give a topology's text to compare with"
+            ));
         }
         let nodes: Vec<String> = lines.map(|line| line.trim().to_owned()).collect();
         let rule = self.topology.partitioner();
@@ -101,18 +173,13 @@ impl Fleet {
         Ok(Self {
             topology,
             names,
-            connect: Some(Connect { partitioner, urls }),
+            connect: Some(Connect::Nodes { partitioner, urls }),
         })
     }
 
     fn parse(text: &str, file: &str) -> Result<Self, String> {
         let topology = Topology::parse(text).map_err(|error| format!("{file}, {error}"))?;
-        let names = topology.nodes().iter().map(|node| node.name().to_owned());
-        Ok(Self {
-            names: names.collect(),
-            topology,
-            connect: None,
-        })
+        Ok(Self::of(&topology))
     }
 }
 
@@ -157,7 +224,7 @@ impl NodeWord {
         }
         let is_url = given.contains("://");
         let (address, shown) = match is_url {
-            true => url(given)?,
+            true => url(given, "--node")?,
             false => (given.to_owned(), given.to_owned()),
         };
         let (spec, shown) = match name {
@@ -185,7 +252,7 @@ fn url_of_address(given: &str) -> Option<String> {
         "redis"
     };
     let text = format!("{scheme}://{given}");
-    let (reached, _) = url(&text).ok()?;
+    let (reached, _) = url(&text, "--node").ok()?;
     (reached == given).then_some(text)
 }
 
@@ -236,10 +303,10 @@ fn is_address(text: &str) -> bool {
     text.starts_with('/') || parse_redis_url(text).is_some() || host_and_port().is_some()
 }
 
-/// Returns the address within a URL, and the URL without its password.
-fn url(text: &str) -> Result<(String, String), String> {
+/// Returns the address within the URL that `flag` gives, and the URL without its password.
+fn url(text: &str, flag: &str) -> Result<(String, String), String> {
     // The URL is not repeated: it may contain a password.
-    let url = parse_redis_url(text).ok_or("the URL of a --node cannot be read")?;
+    let url = parse_redis_url(text).ok_or_else(|| format!("the URL of a {flag} cannot be read"))?;
     let mut shown = match url.password() {
         Some(_) => without_password(text),
         None => text.to_owned(),
@@ -248,16 +315,18 @@ fn url(text: &str) -> Result<(String, String), String> {
         shown.truncate(shown.find('?').unwrap_or(shown.len()));
     }
     if holds_password(&shown) {
-        return Err("the URL of a --node holds a password where none is read".into());
+        return Err(format!(
+            "the URL of a {flag} holds a password where none is read"
+        ));
     }
     // The address does not depend on TLS, and this tool opens no connection.
     let mut plain = url.clone();
     if matches!(url.scheme(), "rediss" | "valkeys") && plain.set_scheme("redis").is_err() {
-        return Err("the URL of a --node cannot be read".into());
+        return Err(format!("the URL of a {flag} cannot be read"));
     }
     let info = plain
         .into_connection_info()
-        .map_err(|_| "the URL of a --node names no server")?;
+        .map_err(|_| format!("the URL of a {flag} names no server"))?;
     Ok((address(info.addr()), shown))
 }
 

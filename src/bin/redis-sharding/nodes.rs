@@ -4,7 +4,8 @@
 use std::env;
 
 use clap::Args;
-use redis_sharding::Builder;
+use redis_sharding::redis::{Cmd, RedisError, cmd};
+use redis_sharding::{Builder, ShardedClient};
 
 use crate::fleet::{Fleet, placement_option, read};
 use crate::outcome::Failure;
@@ -20,8 +21,13 @@ const DEFAULT_PLACEMENT: &str = "rendezvous/1";
 #[command(next_help_heading = "Nodes")]
 pub struct NodeArgs {
     /// The nodes and their placement, from a topology's text
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["nodes", "placement", "options"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["nodes", "placement", "options", "seeds"])]
     topology: Option<String>,
+    /// A server of a Redis Cluster, whose servers say which nodes there are and where keys live; may be repeated
+    ///
+    /// SEED is host:port or a redis URL. One that can be reached is enough; several help when one is down.
+    #[arg(long = "cluster", value_name = "SEED", conflicts_with_all = ["nodes", "placement", "options"])]
+    seeds: Vec<String>,
     /// A node; repeated, in the order of the fleet
     ///
     /// The address is host:port, the path of a unix socket or a redis URL. A name may hold any character: it ends at
@@ -47,13 +53,28 @@ pub struct NodeArgs {
 }
 
 impl NodeArgs {
-    /// The nodes and their placement.
+    /// The nodes and their placement. The servers of a Redis Cluster are asked for them.
     pub fn fleet(&self) -> Result<Fleet, Failure> {
+        let fleet = self.given()?;
+        if !fleet.is_cluster() {
+            return Ok(fleet);
+        }
+        let client = self.builder_of(&fleet)?.build()?;
+        ask_for_map(&client)?;
+        Ok(fleet.with_topology(&client.topology()))
+    }
+
+    /// The nodes and their placement as given. Those of a Redis Cluster are not known.
+    fn given(&self) -> Result<Fleet, Failure> {
+        if !self.seeds.is_empty() {
+            return Fleet::cluster(&self.seeds).map_err(Failure::Usage);
+        }
         if let Some(file) = &self.topology {
             return Fleet::read_topology(file).map_err(Failure::Usage);
         }
         if self.nodes.is_empty() {
-            let message = "no nodes: give --topology FILE, or --node [NAME=]ADDRESS for every node";
+            let message = "no nodes: give --topology FILE, --node [NAME=]ADDRESS for every node, or --cluster SEED for a \
+                           server of a Redis Cluster";
             return Err(Failure::Usage(message.into()));
         }
         let placement = self.placement.as_deref().unwrap_or(DEFAULT_PLACEMENT);
@@ -65,9 +86,18 @@ impl NodeArgs {
         self.topology.as_deref()
     }
 
+    /// True if the nodes are those of a Redis Cluster, which a client asks for them.
+    pub fn is_cluster(&self) -> Result<bool, Failure> {
+        Ok(self.given()?.is_cluster())
+    }
+
     /// The description of a client of these nodes.
     pub fn builder(&self) -> Result<Builder, Failure> {
-        let mut builder = self.fleet()?.builder().map_err(Failure::Usage)?;
+        self.builder_of(&self.given()?)
+    }
+
+    fn builder_of(&self, fleet: &Fleet) -> Result<Builder, Failure> {
+        let mut builder = fleet.builder().map_err(Failure::Usage)?;
         if let Some(password) = password(self.node_password_file.as_deref(), NODE_PASSWORD)? {
             builder = builder.password(password);
         }
@@ -77,6 +107,24 @@ impl NodeArgs {
         }
         Ok(builder)
     }
+}
+
+/// Asks the servers of a Redis Cluster for its nodes and their slots, which the first request does.
+pub fn ask_for_map(client: &ShardedClient) -> Result<(), Failure> {
+    let asked = any_node().exec(&mut client.clone());
+    asked.map_err(unknown_map)
+}
+
+/// A command that waits for the map of a Redis Cluster, and that any node answers.
+pub fn any_node() -> Cmd {
+    let mut command = cmd("ECHO");
+    command.arg("redis-sharding");
+    command
+}
+
+/// The failure of a command that has waited for the map.
+pub fn unknown_map(error: RedisError) -> Failure {
+    Failure::Failed(error.to_string())
 }
 
 /// A password from a file, or else from an environment variable, which must then hold one.

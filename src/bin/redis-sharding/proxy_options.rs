@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use redis_sharding::proxy::{OutputLimit, Proxy, THREADS_MAX, parse_bytes};
+use redis_sharding::proxy::{ClusterMode, OutputLimit, Proxy, THREADS_MAX, parse_bytes};
 use redis_sharding::{Builder, Error, PartialReads};
 
 #[cfg(unix)]
@@ -27,6 +27,9 @@ pub struct ProxyOptions {
     pub tcp_keepalive: Option<Option<Duration>>,
     pub timeout: Option<Option<Duration>>,
     pub partial_reads: bool,
+    pub cluster_mode: ClusterMode,
+    /// Host and port.
+    pub cluster_announce: Option<(String, u16)>,
 }
 
 /// Classes of clients with an output limit of their own: without subscriptions, and with.
@@ -45,7 +48,10 @@ impl ProxyOptions {
         if let Some(clients) = self.clients {
             builder = builder.max_clients(clients);
         }
-        let mut proxy = builder.build_proxy()?;
+        let mut proxy = builder.build_proxy()?.with_cluster_mode(self.cluster_mode);
+        if let Some((host, port)) = &self.cluster_announce {
+            proxy = proxy.with_cluster_announce(host, *port);
+        }
         if let Some(password) = &self.password {
             proxy = proxy.with_password(password);
         }
@@ -90,6 +96,35 @@ pub fn password(text: &str, file: &str) -> Result<String, String> {
         // Every client would be let in, which nobody means who names a file.
         "" => Err(format!("{file} holds no password")),
         password => Ok(password.to_owned()),
+    }
+}
+
+/// Parses what programs are told that ask for a Redis Cluster.
+pub fn cluster_mode(value: &str) -> Result<ClusterMode, String> {
+    match value {
+        "disabled" => Ok(ClusterMode::Disabled),
+        "emulated" => Ok(ClusterMode::Emulated),
+        _ => Err("--cluster-mode is disabled or emulated".into()),
+    }
+}
+
+/// Parses the address at which clients reach the proxy: `host:port`, with an IPv6 host in brackets.
+pub fn cluster_announce(value: &str) -> Result<(String, u16), String> {
+    let error = || "--cluster-announce takes host:port, such as proxy.example:7000".to_owned();
+    let (host, port) = value.rsplit_once(':').ok_or_else(error)?;
+    let host = match host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+    {
+        Some(host) => host,
+        None if host.contains(':') => return Err(error()),
+        None => host,
+    };
+    let odd = |letter: char| letter.is_whitespace() || matches!(letter, '/' | '@' | ',');
+    let port = port.parse().ok().filter(|&port| port != 0);
+    match port {
+        Some(port) if !host.is_empty() && !host.contains(odd) => Ok((host.to_owned(), port)),
+        _ => Err(error()),
     }
 }
 

@@ -145,7 +145,7 @@ fn proxy() -> String {
 * {passed_on} go to all nodes, and until the pause is over no client's request waits behind one that is held back.
 * Its clients have transactions of their own: {transaction}. Inside MULTI it refuses {no_multi}, as a server does.
 * Its clients have subscriptions of their own: {subscription}.
-* It answers {cluster} as a server that is no part of a cluster.
+* It answers {cluster} as a server that is no part of a cluster or, with `ClusterMode::Emulated`, as the only node of one.
 * What else is *named*, *stateful* or *refused*, it refuses.
 "
     )

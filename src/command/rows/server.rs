@@ -52,7 +52,9 @@ pub(super) static ROWS: &[CommandSpec] = &[
     named("HOTKEYS|RESET", -2),
     named("HOTKEYS|START", -2),
     named("HOTKEYS|STOP", -2),
-    ask_all("INFO", -1, Merge::Info).allow_partial(),
+    ask_all("INFO", -1, Merge::Info)
+        .allow_partial()
+        .proxied(ProxyRole::Info),
     ask_all("LASTSAVE", 1, Merge::Min).because("every node has saved since"),
     ask_all("LATENCY|DOCTOR", 2, Merge::Texts).allow_partial(),
     ask_all("LATENCY|GRAPH", 3, Merge::Texts).allow_partial(),

@@ -351,3 +351,52 @@ fn error_of_a_split_over_slots_has_one_outcome_for_each_way_in_which_the_parts_o
     }
     assert!(error.to_string().len() < 600, "{error}");
 }
+
+/// The requests for each node of a pipeline, as text.
+fn requests(router: &Router, commands: &[&[&[u8]]]) -> Vec<String> {
+    let packed: Vec<Vec<u8>> = commands.iter().map(|args| pack(args)).collect();
+    let mut batch = Batch::new(router, 100, 0);
+    for (packed, args) in packed.iter().zip(commands) {
+        batch.add(packed, args, router.route_by_keys(args).expect("a plan"));
+    }
+    let exchange: Exchange = batch.exchange();
+    let requests = exchange.attempts().map(|attempt| {
+        let mut commands = PackedCommands::new(&attempt.request.packed);
+        let mut args = Args::new();
+        let mut text = attempt.request.node.get().to_string();
+        while let Ok(Some(_)) = commands.next(&mut args) {
+            let args = args.iter().map(|arg| arg.escape_ascii().to_string());
+            text.push_str(" \u{b7} ");
+            text.push_str(&args.collect::<Vec<_>>().join(" "));
+        }
+        text
+    });
+    requests.collect()
+}
+
+#[test]
+fn wait_in_a_cluster_follows_a_write_that_is_replicated_there() {
+    let barrier = r"FUNCTION RESTORE \n\x00]\x9b\\@\x0f\x7f\xa2\xda";
+    let expected: Vec<String> = (0..3)
+        .map(|node| format!("{node} \u{b7} {barrier} \u{b7} WAIT 1 100"))
+        .collect();
+    assert_eq!(requests(&cluster(3), &[&[b"WAIT", b"1", b"100"]]), expected);
+}
+
+#[test]
+fn messages_of_a_channel_go_by_one_node_of_a_cluster_and_mget_by_slot() {
+    let commands: [&[&[u8]]; 4] = [
+        &[b"PUBLISH", b"a", b"1"],
+        &[b"PUBLISH", b"c", b"1"],
+        &[b"MGET", b"a", b"b", b"{a}x"],
+        &[b"PUBLISH", b"a", b"2"],
+    ];
+    // Slots: a 15495, b 3300, c 7365.
+    assert_eq!(
+        requests(&cluster(2), &commands),
+        [
+            "0 \u{b7} MGET b",
+            "1 \u{b7} PUBLISH a 1 \u{b7} PUBLISH c 1 \u{b7} MGET a {a}x \u{b7} PUBLISH a 2"
+        ]
+    );
+}

@@ -244,7 +244,9 @@ impl FanOut<'_> {
         match &self.plan {
             Plan::All(merge) => *merge,
             Plan::Split(split) => split.merge,
-            Plan::One(_) | Plan::Any | Plan::Scan { .. } => Merge::AllSucceeded,
+            Plan::One(_) | Plan::Any | Plan::Scan { .. } | Plan::ScanSlots { .. } => {
+                Merge::AllSucceeded
+            }
         }
     }
 
@@ -273,6 +275,8 @@ impl FanOut<'_> {
                 Box::new(std::iter::empty())
             }
             Plan::One(node) | Plan::Scan { node, .. } => Box::new(std::iter::once(*node)),
+            // Sent by an operation of its own.
+            Plan::ScanSlots { .. } => Box::new(std::iter::empty()),
             Plan::Any => Box::new(std::iter::empty()),
         }
     }

@@ -29,7 +29,7 @@ mod node_request;
 
 use redis::Value;
 
-use crate::command::BlockingTime;
+use crate::command::{BlockingTime, Partial};
 use crate::error::Error;
 use crate::partition::NodeIndex;
 use crate::plan::missing::MissReplies;
@@ -40,7 +40,8 @@ use crate::plan::{Exchange, Plan, ReplyBuffer, Router};
 pub(crate) use node_request::{NodeRequest, ReplySlot};
 
 pub(in crate::plan) use fan_out::{FanOut, PartReply, missing};
-pub(in crate::plan) use node_request::{ServerOf, WHOLE};
+pub(crate) use node_request::ServerOf;
+pub(in crate::plan) use node_request::WHOLE;
 
 /// Minimum capacity, in bytes, of the buffer for one node's request, unless the whole batch is smaller.
 const SHARE_BYTES_MIN: usize = 128;
@@ -82,6 +83,9 @@ pub(crate) struct Batch<'r, 'f> {
     requests: Vec<Option<NodeRequest>>,
     /// Commands whose replies are merged, in ascending order of their numbers.
     pub(in crate::plan) fan_outs: Vec<FanOut<'f>>,
+    /// SCANs over the slots of a cluster, which take more than an exchange: their numbers, the commands, and whether slots
+    /// may be left out.
+    scans: Vec<(u32, &'f [u8], Partial)>,
     /// Number of commands added so far, which is the number of the next one.
     pub(in crate::plan) commands: u32,
     /// How long the servers may hold replies back, over all commands.
@@ -100,6 +104,7 @@ impl<'r, 'f> Batch<'r, 'f> {
             any: router.random_node(entropy),
             requests: (0..nodes).map(|_| None).collect(),
             fan_outs: Vec::new(),
+            scans: Vec::new(),
             commands: 0,
             blocking: BlockingTime::None,
         }
@@ -168,6 +173,10 @@ impl<'r, 'f> Batch<'r, 'f> {
                     });
                 }
             }
+            Plan::ScanSlots { .. } => {
+                self.scans.push((command, frame, routed.partial));
+                return;
+            }
             // A scan that ends at a node that went out: nothing is left to be sent.
             Plan::Scan { node, .. } if self.router.topology().out().contains(*node) => {}
             &Plan::Scan { node, cursor, .. } => {
@@ -213,6 +222,11 @@ impl<'r, 'f> Batch<'r, 'f> {
         let requests = std::mem::take(&mut self.requests);
         let living = self.router.topology().living_nodes();
         Exchange::new(requests.into_iter().flatten(), self.blocking, living)
+    }
+
+    /// Takes the SCANs over the slots of a cluster. Their places in the results hold nil until they are carried out.
+    pub(in crate::plan) fn take_scans(&mut self) -> Vec<(u32, &'f [u8], Partial)> {
+        std::mem::take(&mut self.scans)
     }
 
     /// The results of the commands, in their order. `entropy` is a random number for replies that are chosen

@@ -70,7 +70,7 @@ pub(crate) struct NodeRequest {
 
 /// A server that requests were sent to.
 #[derive(Clone, Debug)]
-pub(in crate::plan) struct ServerOf {
+pub(crate) struct ServerOf {
     pub(in crate::plan) node: NodeIndex,
     redirected: Option<Box<Redirected>>,
 }
@@ -136,6 +136,17 @@ pub(crate) struct Chunk<'e> {
     pub(crate) count: usize,
 }
 
+impl ServerOf {
+    /// A node.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn node(node: NodeIndex) -> Self {
+        Self {
+            node,
+            redirected: None,
+        }
+    }
+}
+
 impl NodeRequest {
     /// No request for `node` yet.
     pub(in crate::plan) fn new(node: NodeIndex) -> Self {
@@ -167,10 +178,19 @@ impl NodeRequest {
     }
 
     /// The server that the requests were sent to.
-    pub(in crate::plan) fn into_server(self) -> ServerOf {
+    pub(crate) fn into_server(self) -> ServerOf {
         ServerOf {
             node: self.node,
             redirected: self.redirected,
+        }
+    }
+
+    /// The server that the requests are sent to.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn server_of(&self) -> ServerOf {
+        ServerOf {
+            node: self.node,
+            redirected: self.redirected.clone(),
         }
     }
 
@@ -294,12 +314,12 @@ impl NodeRequest {
     }
 
     /// The requests as they are sent, if they are not sent as they are: behind ASKING.
-    pub(in crate::plan) fn for_sending(&self) -> Option<Self> {
+    pub(crate) fn for_sending(&self) -> Option<Self> {
         self.is_asking().then(|| self.rest(0))
     }
 
     /// True if the server is asked for slots that it does not own yet.
-    pub(in crate::plan) fn is_asking(&self) -> bool {
+    pub(crate) fn is_asking(&self) -> bool {
         self.redirected.as_ref().is_some_and(|way| way.is_asking)
     }
 
@@ -309,7 +329,7 @@ impl NodeRequest {
     }
 
     /// Drops the replies to ASKING, which was sent before each request, or before the only transaction.
-    pub(in crate::plan) fn drop_asking<R: ReplyBuffer>(&self, answers: &mut Answers<R>) {
+    pub(crate) fn drop_asking<R: ReplyBuffer>(&self, answers: &mut Answers<R>) {
         if !self.is_asking() {
             return;
         }
@@ -333,7 +353,7 @@ impl NodeRequest {
     }
 
     /// The name of the node that receives them.
-    pub(in crate::plan) fn node_name<'n>(&self, router: &'n Router) -> Cow<'n, str> {
+    pub(crate) fn node_name<'n>(&self, router: &'n Router) -> Cow<'n, str> {
         match self.server() {
             Some(server) => Cow::Owned(server.to_string()),
             None => Cow::Borrowed(router.name(self.node)),

@@ -11,10 +11,11 @@
 
 use std::time::Instant;
 
-use crate::command::{BlockingTime, Scripting};
+use crate::command::{BlockingTime, Partial, Scripting};
 use crate::error::Error;
 use crate::partition::NodeIndex;
 use crate::plan::batch::{Batch, NodeRequest, ReplySlot, ServerOf};
+use crate::plan::operation::scan::{ScanInProgress, ScanProgress};
 use crate::plan::operation::{Operation, ReplyForm, ScriptStore, Step};
 use crate::plan::scripts::{LIST_LIBRARIES, Recovery};
 use crate::plan::{
@@ -61,6 +62,8 @@ enum State<'a> {
     Listing(Error),
     /// The command, to several nodes; the replies are merged.
     FanOut(Batch<'a, 'a>, Scripting),
+    /// The requests of SCAN over a cluster; see `scan`.
+    Scanning(Box<ScanInProgress>),
     /// The command, to one node or to any. The only state whose reply may lead to a recovery.
     Sent(RoutedCommand),
     /// FUNCTION LOAD of all known libraries on the node that lacked a function.
@@ -237,6 +240,15 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
                 let chosen = routed.preferred;
                 let node = chosen.unwrap_or_else(|| self.router.random_node(self.entropy));
                 (node, slot.anywhere())
+            }
+            Plan::ScanSlots { .. } => {
+                let is_partial = routed.partial != Partial::Refused;
+                let scan = ScanInProgress::new(self.router, self.request.args, is_partial);
+                self.state = match scan {
+                    Ok(scan) => State::Scanning(Box::new(scan)),
+                    Err(refusal) => State::Refused(refusal),
+                };
+                return;
             }
             Plan::Split(_) | Plan::All(_) | Plan::Scan { .. } => {
                 let Request { packed, args } = self.request;
@@ -421,6 +433,20 @@ impl<R: ReplyForm> Operation for CommandOperation<'_, R> {
                         )),
                         (merged, _) => merged,
                     });
+                }
+                State::Scanning(mut scan) => {
+                    let done = self.take_exchange();
+                    match scan.next(self.router, done) {
+                        ScanProgress::Send(exchange) => {
+                            self.exchange = exchange.until(self.exchange.end());
+                            self.exchange.add_blocking(self.held);
+                            self.state = State::Scanning(scan);
+                        }
+                        ScanProgress::Done(reply) => {
+                            let context = self.context;
+                            return Step::Done(reply.map(|value| R::from_value(value, context)));
+                        }
+                    }
                 }
                 State::Sent(routed) => {
                     if let Some(result) = self.handle_reply(routed, true) {

@@ -67,8 +67,14 @@ pub(crate) trait ReplyForm: ReplyBuffer {
     /// A reply that stands for that of a node, as a frame; `None` if it cannot be decoded.
     fn from_frame(frame: Vec<u8>) -> Option<Self::Reply>;
 
+    /// A reply that was made here.
+    fn from_value(value: Value, context: Self::Context) -> Self::Reply;
+
     /// The first of these replies, decoded; `None` when there is none or it cannot be decoded.
     fn first_value(&self) -> Option<Value>;
+
+    /// These replies, decoded, up to the first that cannot be.
+    fn into_values(self) -> Vec<Value>;
 }
 
 impl ReplyForm for Vec<Value> {
@@ -120,6 +126,14 @@ impl ReplyForm for Vec<Value> {
 
     fn from_frame(frame: Vec<u8>) -> Option<Value> {
         decode_miss(&frame)
+    }
+
+    fn from_value(value: Value, (): ()) -> Value {
+        value
+    }
+
+    fn into_values(self) -> Self {
+        self
     }
 
     fn first_value(&self) -> Option<Value> {

@@ -4,6 +4,7 @@
 //! * `command`: [`CommandOperation`], one command, routed by its keys, to a named node, or over a dedicated
 //!   connection.
 //! * `pipeline`: [`PipelineOperation`], many commands, or one MULTI ... EXEC.
+//! * `scan`: SCAN over the slots of a Redis Cluster.
 //! * `form`: [`ReplyForm`], the two forms of a reply: a decoded [`Value`], or the frame as it was received.
 //! * `simulation` (tests only): operations over simulated nodes that fail in every place.
 //!
@@ -32,6 +33,7 @@
 mod command;
 mod form;
 mod pipeline;
+mod scan;
 #[cfg(test)]
 mod simulation;
 

@@ -20,14 +20,15 @@ use std::time::Instant;
 
 use redis::{RedisResult, Value};
 
-use crate::command::BlockingTime;
+use crate::command::{BlockingTime, Partial};
 use crate::error::Error;
 use crate::partition::NodeIndex;
 use crate::plan::batch::Batch;
 use crate::plan::operation::command::over;
+use crate::plan::operation::scan::{ScanInProgress, ScanProgress};
 use crate::plan::operation::{Operation, ScriptStore, Step};
 use crate::plan::refusal::redis_empty_command;
-use crate::plan::request::{PlannedPipeline, finish_private, select_replies};
+use crate::plan::request::{PlannedPipeline, finish_private, parse_one, select_replies};
 use crate::plan::{
     Exchange, ExchangeStep, FunctionRetry, PipelineKind, PipelineReplies, PlannedTransaction,
     Router, ScriptJournal,
@@ -43,6 +44,9 @@ pub(crate) struct PipelineOperation<'a> {
     /// The exchange of the current state; empty where the state sends nothing.
     exchange: Exchange,
     state: State<'a>,
+    /// SCANs over a cluster, carried out after the other commands: their numbers, the commands, and whether slots may be
+    /// left out.
+    scans: std::vec::IntoIter<(u32, &'a [u8], Partial)>,
 }
 
 /// The replies that `redis::Pipeline` returns to its caller.
@@ -101,6 +105,8 @@ enum State<'a> {
     Batch(Batch<'a, 'a>, Option<ScriptJournal<'a>>),
     /// Functions that nodes lacked are loaded and called again; the other replies are complete.
     Retrying(FunctionRetry<'a>, PipelineReplies, ScriptJournal<'a>),
+    /// SCAN over a cluster, the command with this number; the replies are complete but for those behind it.
+    Scanning(u32, Box<ScanInProgress>, PipelineReplies),
     /// MULTI ... EXEC on one node.
     Transaction(NodeIndex, Option<ScriptJournal<'a>>),
     /// Any pipeline over a dedicated connection.
@@ -153,6 +159,7 @@ impl<'a> PipelineOperation<'a> {
         planned: PlannedPipeline<'a, 'a>,
         entropy: u64,
     ) -> Self {
+        let mut scans = Vec::new();
         let (exchange, state) = match planned {
             // The reply of a server to EXEC without commands.
             PlannedPipeline::Empty => (
@@ -175,6 +182,7 @@ impl<'a> PipelineOperation<'a> {
                 State::Transaction(node, journal),
             ),
             PlannedPipeline::Batch { mut batch, journal } => {
+                scans = batch.take_scans();
                 (batch.exchange(), State::Batch(batch, journal))
             }
         };
@@ -184,6 +192,7 @@ impl<'a> PipelineOperation<'a> {
             entropy,
             exchange,
             state,
+            scans: scans.into_iter(),
         }
     }
 
@@ -202,6 +211,7 @@ impl<'a> PipelineOperation<'a> {
             entropy: 0,
             exchange,
             state: State::Private(node, kind, journal),
+            scans: Vec::new().into_iter(),
         }
     }
 
@@ -219,6 +229,7 @@ impl<'a> PipelineOperation<'a> {
             entropy: 0,
             exchange,
             state: State::Known(Err(refusal)),
+            scans: Vec::new().into_iter(),
         }
     }
 
@@ -253,6 +264,43 @@ impl<'a> PipelineOperation<'a> {
         }
         self.scripts.record_replies(&journal, &mut replies.values);
         Some(replies)
+    }
+
+    /// Begins the next SCAN over a cluster; these replies are complete but for it and those behind it. Returns them if there
+    /// is none left.
+    fn begin_scan(&mut self, mut replies: PipelineReplies) -> Option<PipelineReplies> {
+        for (number, frame, partial) in self.scans.by_ref() {
+            let args = parse_one(frame).unwrap_or_default();
+            match ScanInProgress::new(self.router, &args, partial != Partial::Refused) {
+                Ok(scan) => {
+                    self.state = State::Scanning(number, Box::new(scan), replies);
+                    return None;
+                }
+                Err(error) => replies.set(number, Err(error)),
+            }
+        }
+        Some(replies)
+    }
+
+    /// Takes the replies of an exchange for SCAN over a cluster; see [`begin_scan`](Self::begin_scan).
+    fn scan_on(
+        &mut self,
+        number: u32,
+        mut scan: Box<ScanInProgress>,
+        mut replies: PipelineReplies,
+    ) -> Option<PipelineReplies> {
+        let done = self.take_exchange();
+        match scan.next(self.router, done) {
+            ScanProgress::Send(exchange) => {
+                self.exchange = exchange.until(self.exchange.end());
+                self.state = State::Scanning(number, scan, replies);
+                None
+            }
+            ScanProgress::Done(reply) => {
+                replies.set(number, reply);
+                self.begin_scan(replies)
+            }
+        }
     }
 
     /// The replies of one node to a transaction, or to a pipeline over a dedicated connection when `private`
@@ -302,14 +350,26 @@ impl Operation for PipelineOperation<'_> {
             // Taken out first, so that a poll after the end finds `Done`.
             let result = match std::mem::replace(&mut self.state, State::Done) {
                 State::Known(result) => result,
-                State::Batch(batch, journal) => match self.handle_batch(&batch, journal) {
-                    Some(replies) => Ok(replies),
-                    None => continue,
-                },
+                State::Batch(batch, journal) => {
+                    let replies = self.handle_batch(&batch, journal);
+                    match replies.and_then(|replies| self.begin_scan(replies)) {
+                        Some(replies) => Ok(replies),
+                        None => continue,
+                    }
+                }
                 State::Retrying(retry, mut replies, journal) => {
                     retry.finish(self.take_exchange(), &mut replies);
                     self.scripts.record_replies(&journal, &mut replies.values);
-                    Ok(replies)
+                    match self.begin_scan(replies) {
+                        Some(replies) => Ok(replies),
+                        None => continue,
+                    }
+                }
+                State::Scanning(number, scan, replies) => {
+                    match self.scan_on(number, scan, replies) {
+                        Some(replies) => Ok(replies),
+                        None => continue,
+                    }
                 }
                 State::Transaction(node, journal) => self.handle_one(node, journal.as_ref(), None),
                 State::Private(node, kind, journal) => {

@@ -95,6 +95,7 @@ impl SubscriptionMoves {
                 if !begin.is_empty() {
                     moves.begin.push((id, kind, begin));
                 }
+                let topology = router.topology();
                 let is_kept = topology.index_of_id(id).is_some() || topology.cluster().is_some();
                 if is_kept && !end.is_empty() {
                     moves.end.push((id, kind, end));

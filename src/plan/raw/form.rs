@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::plan::batch::{Batch, missing};
 use crate::plan::operation::{ReplyForm, ScriptStore};
 use crate::plan::scripts::Recovery;
-use crate::plan::{Answers, Exchange, RawPipeline, RawReplies, Scope, ScriptCache};
+use crate::plan::{Answers, Exchange, RawPipeline, RawReplies, ReplyBuffer, Scope, ScriptCache};
 use crate::resp::{self, Protocol, Slice};
 
 impl ReplyForm for RawReplies {
@@ -73,6 +73,19 @@ impl ReplyForm for RawReplies {
 
     fn from_frame(frame: Vec<u8>) -> Option<Vec<u8>> {
         Some(frame)
+    }
+
+    fn from_value(value: Value, protocol: Protocol) -> Vec<u8> {
+        let mut frame = Vec::new();
+        protocol.write(&mut frame, &value);
+        frame
+    }
+
+    fn into_values(self) -> Vec<Value> {
+        let frames = (0..self.count()).map_while(|number| self.frame(number));
+        frames
+            .map_while(|frame| resp::read(&mut Slice(frame)).ok())
+            .collect()
     }
 
     /// Decodes the first reply; `None` if there is none, or it is malformed.

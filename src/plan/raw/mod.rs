@@ -10,7 +10,7 @@
 //! * `pipeline`: [`RawPipeline`], one round of a client's requests, and the writer of its replies.
 //! * `merge`: the merge rules that work on frames; all others decode the parts of that one reply.
 //! * `scripts`: the script cache, recording from frames.
-//! * `transaction`: the reply to EXEC.
+//! * `transaction`: the reply to EXEC. `redirected`: requests to a Redis Cluster that are no round.
 //! * `form`: [`RawReplies`] as the [`ReplyForm`](super::operation::ReplyForm) of an operation. `failure`:
 //!   errors of writes that the proxy makes itself.
 //!
@@ -41,6 +41,7 @@ mod failure;
 mod form;
 mod merge;
 mod pipeline;
+mod redirected;
 mod replies;
 mod scripts;
 mod transaction;

@@ -17,8 +17,9 @@
 
 use crate::command::{Access, Args, Merge, PackedCommands};
 use crate::error::Error;
-use crate::partition::NodeIndex;
-use crate::plan::batch::{Batch, FanOut, NodeRequest, PartReply, ReplySlot, WHOLE, missing};
+use crate::plan::batch::{
+    Batch, FanOut, NodeRequest, PartReply, ReplySlot, ServerOf, WHOLE, missing,
+};
 use crate::plan::missing::{MissReplies, decode_miss};
 use crate::plan::raw::merge::merge_raw;
 use crate::plan::raw::replies::RawReply;
@@ -170,13 +171,14 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
 
     /// Returns the requests of each node, in node order. All replies are kept.
     pub(crate) fn whole_exchange(&mut self) -> Exchange<RawReplies> {
-        self.batch.exchange()
+        let router = self.batch.router;
+        self.batch.exchange().for_router(router)
     }
 
     /// Returns the requests of each node, in node order. Large replies of a node that gets only whole reads
     /// are not kept, since they can be asked for again.
     pub(crate) fn exchange(&mut self) -> Exchange<RawReplies> {
-        let mut exchange: Exchange<RawReplies> = self.batch.exchange();
+        let mut exchange: Exchange<RawReplies> = self.whole_exchange();
         for request in exchange.requests_mut() {
             let again = |slot: &ReplySlot| slot.part == WHOLE && slot.access == Access::Read;
             // All of them, because the request is one unit: what is dropped is decided by size, when the kind
@@ -314,15 +316,23 @@ pub(crate) struct ReplyWriter<'t, 'r, 'f> {
 /// A request whose reply was too large to be kept.
 #[derive(Debug)]
 pub(crate) struct OversizedReply<'t> {
-    /// The node to ask again. No other has the reply.
-    pub(crate) node: NodeIndex,
-    /// The request, packed as it was sent.
+    /// The server to ask again. No other has the reply, unless it has moved since.
+    server: ServerOf,
+    /// The request, packed as it was given.
     pub(crate) request: &'t [u8],
     /// What may be done when the node is out of reach by now.
     fallback: Fallback,
 }
 
 impl OversizedReply<'_> {
+    /// The request for that server.
+    pub(crate) fn again(&self) -> NodeRequest {
+        let mut request = NodeRequest::at_server(self.server.clone());
+        let slot = ReplySlot::whole(0, Access::Read).with_fallback(self.fallback);
+        request.push(slot, |out| out.extend_from_slice(self.request));
+        request
+    }
+
     /// Appends what takes the place of the reply if the node, asked again, does not reply.
     pub(crate) fn write_failure(
         &self,
@@ -334,10 +344,11 @@ impl OversizedReply<'_> {
         let failure = Failure::not_sent(cause);
         let mut args = Args::new();
         let parsed = PackedCommands::new(self.request).next(&mut args);
+        let node = self.server.node;
         let is_missed =
-            parsed.is_ok() && router.miss_reply(self.fallback, self.node, &args, &failure, out);
+            parsed.is_ok() && router.miss_reply(self.fallback, node, &args, &failure, out);
         if !is_missed {
-            let error = failure.without_answer(router.name(self.node));
+            let error = failure.without_answer(&self.again().node_name(router));
             protocol.write(out, &error.to_reply());
         }
     }
@@ -425,7 +436,7 @@ impl<'t> ReplyWriter<'t, '_, '_> {
         }
         self.found = (at, number, start);
         OversizedReply {
-            node: exchange.node,
+            server: exchange.server_of(),
             request,
             fallback: exchange.slots[number].fallback,
         }
@@ -439,11 +450,11 @@ impl<'t> ReplyWriter<'t, '_, '_> {
         }
         let batch = &self.pipeline.batch;
         let (exchange, answers) = self.exchange.part(exchange);
-        let name = batch.router.name(exchange.node);
+        let name = exchange.node_name(batch.router);
         let access = exchange.slots[number].access;
         let failure = answers.failure.as_ref();
-        let error = failure.map(|failure| failure.error(name, number, access));
-        self.protocol.write(out, &missing(error, name).to_reply());
+        let error = failure.map(|failure| failure.error(&name, number, access));
+        self.protocol.write(out, &missing(error, &name).to_reply());
     }
 
     /// Appends the merged reply of a fan-out.
@@ -544,7 +555,8 @@ mod tests {
         let mut out = Vec::new();
         let mut telling = pipeline.reply_writer(&exchange, Protocol::Resp2, 0);
         while let WriteProgress::Until(large) = telling.write_next(&mut out, usize::MAX) {
-            let text = format!("<{}: {}>", large.node.get(), large.request.escape_ascii());
+            let node = large.again().node.get();
+            let text = format!("<{node}: {}>", large.request.escape_ascii());
             out.extend_from_slice(text.as_bytes());
         }
         String::from_utf8(out).unwrap()

@@ -7,7 +7,10 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::command::Merge;
+use crate::error::Error;
 use crate::plan::ReplyBuffer;
+use crate::resp::{Protocol, write_int, write_line};
 
 /// Growth in bytes that is reported to the meter. Less is not, so that small replies cost nothing.
 const METERED_BYTES_MIN: usize = 64 << 10;
@@ -251,6 +254,22 @@ impl ReplyBuffer for RawReplies {
         *self = kept;
     }
 
+    fn replace_with_joined(&mut self, number: usize, replies: &[(&Self, usize)], merge: Merge) {
+        let frames = replies.iter().map(|(values, number)| values.frame(*number));
+        let joined = frames
+            .collect::<Option<Vec<_>>>()
+            .and_then(|frames| join_frames(&frames, merge));
+        if let Some(joined) = joined {
+            self.replace(number, &joined);
+        }
+    }
+
+    fn replace_with_error(&mut self, number: usize, error: &Error) {
+        let mut frame = Vec::new();
+        Protocol::Resp2.write(&mut frame, &error.to_reply());
+        self.replace(number, &frame);
+    }
+
     fn error_code(&self, number: usize) -> Option<&[u8]> {
         // The code is the first word; a line that is only a code ends with it.
         self.error(number)?
@@ -264,7 +283,45 @@ impl ReplyBuffer for RawReplies {
     }
 }
 
+/// The replies to a command that was sent key by key as one. `None` if they are not of the kind that the rule joins.
+fn join_frames(frames: &[&[u8]], merge: Merge) -> Option<Vec<u8>> {
+    let mut joined = Vec::new();
+    match merge {
+        Merge::KeyOrder => {
+            write_line(&mut joined, b'*', frames.len());
+            for frame in frames {
+                joined.extend_from_slice(frame.strip_prefix(b"*1\r\n")?);
+            }
+        }
+        Merge::Sum => {
+            let mut sum = 0_i64;
+            for frame in frames {
+                let count = frame.strip_prefix(b":")?.strip_suffix(b"\r\n")?;
+                let count: i64 = str::from_utf8(count).ok()?.parse().ok()?;
+                sum = sum.checked_add(count)?;
+            }
+            write_int(&mut joined, sum);
+        }
+        _ => joined.extend_from_slice(frames.first()?),
+    }
+    Some(joined)
+}
+
 impl RawReplies {
+    /// Puts a frame in the place of reply number `number`.
+    fn replace(&mut self, number: usize, frame: &[u8]) {
+        let mut replaced = Self::with_meter(self.meter.clone()).with_retention(self.retention);
+        for other in 0..self.ends.len() {
+            match self.get(other) {
+                Some(_) if other == number => replaced.push(frame),
+                Some(RawReply::Complete(kept)) => replaced.push(kept),
+                Some(RawReply::Oversized) => replaced.push_oversized(),
+                None => {}
+            }
+        }
+        *self = replaced;
+    }
+
     /// Reply number `number` if it is an error: its code and text, with the end of the line.
     fn error(&self, number: usize) -> Option<&[u8]> {
         let frame = self.frame(number)?;

@@ -66,13 +66,7 @@ impl ScanCursor {
     /// [`Redis`](ErrorKind::Redis) with the server's `invalid cursor` when the text is not a number, or not
     /// one that `pack` made for this topology.
     pub(crate) fn parse(text: &[u8], router: &Router) -> Result<Self, Error> {
-        let digits = text.split(|&byte| byte == 0).next().unwrap_or_default();
-        let number: Option<u64> = match std::str::from_utf8(digits) {
-            Ok("") => Some(0),
-            Ok(digits) => digits.parse().ok(),
-            Err(_) => None,
-        };
-        match number {
+        match number_of(text) {
             // 0 begins at the first living node. It carries no check, since programs write it themselves.
             Some(0) => Ok(Self {
                 node: first_node(router.topology()),
@@ -85,7 +79,7 @@ impl ScanCursor {
     }
 
     /// The server's error for an invalid cursor.
-    fn invalid(text: &[u8]) -> Error {
+    pub(super) fn invalid(text: &[u8]) -> Error {
         let error = server_error("ERR", "invalid cursor");
         Error::new(
             ErrorKind::Redis,
@@ -239,6 +233,16 @@ impl CursorStep {
             answered,
         };
         next.pack(router)
+    }
+}
+
+/// The number that a server reads in the cursor of a request.
+pub(super) fn number_of(text: &[u8]) -> Option<u64> {
+    let digits = text.split(|&byte| byte == 0).next().unwrap_or_default();
+    match str::from_utf8(digits) {
+        Ok("") => Some(0),
+        Ok(digits) => digits.parse().ok(),
+        Err(_) => None,
     }
 }
 

@@ -29,4 +29,10 @@ pub use state::{SCAN_COUNT_MAX, ScanPosition};
 
 pub(in crate::plan) use cursor::CursorStep;
 pub(crate) use cursor::ScanCursor;
+pub(in crate::plan) use options::ScanOptions;
+pub(in crate::plan) use slot_cursor::SlotCursor;
+pub(in crate::plan) use slot_scan::{
+    Probe, ScanLimits, ScanPage, ScanServer, ServerProcess, SlotQuestion, SlotReply, SlotRequest,
+    SlotScan, SlotScanStep,
+};
 pub(crate) use state::{ScanState, ScanStep};

@@ -22,8 +22,9 @@
 //! process of this server only, so the check of the second is made of its run id as well: if it does not fit, the slot
 //! is scanned again from its beginning.
 
+use crate::error::Error;
 use crate::hash::SLOTS;
-use crate::plan::scan::cursor::{CURSOR_MAX, mix};
+use crate::plan::scan::cursor::{CURSOR_MAX, ScanCursor, mix, number_of};
 
 /// Number of bits of the check.
 const CHECK_BITS: u32 = 10;
@@ -121,6 +122,23 @@ impl SlotCursor {
             is_answered: false,
         },
     };
+
+    /// Parses the cursor of a request.
+    ///
+    /// # Errors
+    ///
+    /// [`Redis`](crate::ErrorKind::Redis) with the server's `invalid cursor` if no scan by slots has returned it.
+    pub(in crate::plan) fn parse(text: &[u8]) -> Result<Self, Error> {
+        let number = number_of(text);
+        number
+            .and_then(Self::unpack)
+            .ok_or_else(|| Self::invalid(text))
+    }
+
+    /// The server's error for an invalid cursor.
+    pub(in crate::plan) fn invalid(text: &[u8]) -> Error {
+        ScanCursor::invalid(text)
+    }
 
     /// The cursor for a number that [`pack`](Self::pack) has made. `None` for any other, except for altered numbers within
     /// a slot: those scan a slot from its beginning.

@@ -274,6 +274,11 @@ impl SlotScan {
         }
     }
 
+    /// The options of the scan.
+    pub(in crate::plan) fn options(&self) -> &ScanOptions {
+        &self.options
+    }
+
     /// Takes the owners that MOVED has named since the last call.
     pub(in crate::plan) fn take_moved(&mut self) -> Vec<(u16, HostPort)> {
         std::mem::take(&mut self.moved)

@@ -22,6 +22,8 @@
 //! │                └───────────────────── NodeId of the node, 64 bits in hexadecimal
 //! └────────────────────────────────────── fingerprint of the topology, 64 bits in hexadecimal
 //! ```
+//!
+//! Over a Redis Cluster the first two are the same for all positions, and the third is the cursor of SCAN * 2.
 
 use std::fmt;
 use std::str::FromStr;
@@ -39,22 +41,26 @@ use crate::topology::Topology;
 /// A server is busy for the whole of a request, so a larger page would block all its other clients.
 pub const SCAN_COUNT_MAX: usize = 1_000_000;
 
-/// The position of a scan over all nodes: the current node, by its [`NodeId`], and that server's own cursor.
+/// The position of a scan over all nodes: the current node, by its [`NodeId`], and that server's own cursor. Over a Redis
+/// Cluster it is the current slot, whatever nodes there are.
 ///
 /// It prints as text and parses back, so that a scan can be resumed later or in another process. A position
 /// is refused by a client with another topology: keys that have moved to nodes already passed would be
 /// missing from the rest of the scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScanPosition {
-    /// Fingerprint of the topology for which the position is valid.
+    /// Fingerprint of the topology for which the position is valid; [`CLUSTER`] if that is any of a cluster.
     fingerprint: u64,
     /// The node to scan next, by its identity: indices change when nodes are added.
     node: NodeId,
-    /// That node's own cursor; 0 begins its scan.
+    /// That node's own cursor; 0 begins its scan. Over a cluster the cursor of SCAN.
     cursor: u64,
     /// True if some node has replied to an earlier step.
     answered: bool,
 }
+
+/// Stands for the fingerprint in the positions of a cluster: they do not depend on who owns which slot.
+const CLUSTER: u64 = u64::from_be_bytes(*b"by slots");
 
 /// A scan under way.
 #[derive(Debug)]
@@ -202,6 +208,9 @@ impl ScanState {
 impl ScanPosition {
     /// The beginning of a scan over `topology`.
     pub(crate) fn start(topology: &Topology) -> Self {
+        if topology.cluster().is_some() {
+            return Self::in_cluster(0);
+        }
         Self {
             fingerprint: topology.fingerprint(),
             node: topology.node(first_node(topology)).id(),
@@ -210,14 +219,28 @@ impl ScanPosition {
         }
     }
 
-    /// The index of its node in `topology`.
+    /// The position of this cursor of SCAN over a cluster.
+    fn in_cluster(cursor: u64) -> Self {
+        Self {
+            fingerprint: CLUSTER,
+            node: NodeId::of_name("by slots"),
+            cursor,
+            answered: false,
+        }
+    }
+
+    /// The index of its node in `topology`; of any node in a cluster.
     ///
     /// # Errors
     ///
     /// [`Config`](ErrorKind::Config) when the position was made for another topology, even if that has the
     /// same node.
     pub(crate) fn locate(self, topology: &Topology) -> Result<NodeIndex, Error> {
-        let node = topology.index_of_id(self.node);
+        let node = match topology.cluster() {
+            Some(_) if self == Self::in_cluster(self.cursor) => return Ok(first_node(topology)),
+            Some(_) => None,
+            None => topology.index_of_id(self.node),
+        };
         node.filter(|_| self.fingerprint == topology.fingerprint())
             .ok_or_else(|| {
                 Error::config(
@@ -233,8 +256,12 @@ impl ScanPosition {
     ///
     /// [`Config`](ErrorKind::Config) when the position belongs to another topology, or its text was made up.
     fn pack(self, router: &Router) -> Result<u64, Error> {
+        let node = self.locate(router.topology())?;
+        if router.topology().cluster().is_some() {
+            return Ok(self.cursor);
+        }
         let cursor = ScanCursor {
-            node: self.locate(router.topology())?,
+            node,
             cursor: self.cursor,
             answered: self.answered,
         };
@@ -243,6 +270,9 @@ impl ScanPosition {
 
     /// The position for a packed cursor that a step over `router` has returned.
     fn unpack(cursor: u64, router: &Router) -> Result<Self, Error> {
+        if router.topology().cluster().is_some() {
+            return Ok(Self::in_cluster(cursor));
+        }
         let cursor = ScanCursor::parse(cursor.to_string().as_bytes(), router)?;
         let topology = router.topology();
         Ok(Self {

@@ -11,7 +11,9 @@
 
 use crate::command::write_command;
 use crate::partition::NodeIndex;
-use crate::plan::{Answers, Cause, ExpectedEnd, Failure, PlannedTransaction, RawReplies};
+use crate::plan::{
+    Answers, Cause, ExpectedEnd, Failure, PlannedTransaction, RawReplies, ReplyBuffer,
+};
 use crate::proxy::action::server_version::{INFO_SERVER, UNKNOWN_VERSION, redis_version};
 use crate::proxy::action::task::{ActionTask, Awaited};
 use crate::proxy::action::{ActionContext, ActionStep};
@@ -26,6 +28,10 @@ impl ActionTask {
         match cx.session.lease() {
             // All watched keys are on one node, so the connection of the first WATCH serves the next one too.
             Some(_) => self.send_watch(node, packed),
+            None if cx.router.is_cluster() => {
+                let step = ActionStep::LeaseInCluster { node, packed };
+                self.step(step, Awaited::FirstWatch);
+            }
             None => self.step(ActionStep::Lease(node), Awaited::Lease { node, packed }),
         }
     }
@@ -55,10 +61,41 @@ impl ActionTask {
         self.step(send_one(packed), Awaited::Watch { node });
     }
 
-    /// Handles the reply to WATCH. Anything but OK ends the whole watch.
+    /// Handles the reply to the first WATCH in a Redis Cluster.
+    pub(super) fn first_watched(
+        &mut self,
+        server: &str,
+        answers: &Answers<RawReplies>,
+        cx: &mut ActionContext<'_>,
+    ) {
+        if answers.failure.is_none() && answers.values.count() > 0 {
+            cx.session.begin_lease();
+        }
+        self.watch_replied(server, answers, cx);
+    }
+
+    /// Handles the reply to WATCH on the connection that is held.
     pub(super) fn watched(
         &mut self,
         node: NodeIndex,
+        answers: &Answers<RawReplies>,
+        cx: &mut ActionContext<'_>,
+    ) {
+        // Its slot has left the server, and so has the slot of the keys before. No error is due for that: to the client it is
+        // as if they had changed.
+        if cx.router.is_refusal_by_cluster(&answers.values) {
+            cx.session.watch_failed();
+            self.drop_lease(cx.session);
+            return self.reply(cx.out, |out| write_status(out, "OK"));
+        }
+        let name = cx.router.name(node).to_owned();
+        self.watch_replied(&name, answers, cx);
+    }
+
+    /// Handles the reply of the server `name` to WATCH. Anything but OK ends the whole watch.
+    fn watch_replied(
+        &mut self,
+        name: &str,
         answers: &Answers<RawReplies>,
         cx: &mut ActionContext<'_>,
     ) {
@@ -71,9 +108,7 @@ impl ActionTask {
         }
         match (reply, &answers.failure) {
             (Some(frame), _) => self.write(cx, frame),
-            (None, Some(failure)) => {
-                self.write_error(cx, &failure.without_answer(cx.router.name(node)));
-            }
+            (None, Some(failure)) => self.write_error(cx, &failure.without_answer(name)),
             // The executor had no lease. The client gets no reply, so this is unreachable unless the two
             // disagree.
             (None, None) => {}
@@ -125,11 +160,12 @@ impl ActionTask {
             let protocol = cx.session.protocol();
             return self.reply(cx.out, |out| protocol.write_nil_array(out));
         }
+        let is_guarded = transaction.is_guarded;
         let step = ActionStep::Exec {
             transaction,
             on_lease,
         };
-        self.step(step, Awaited::Exec);
+        self.step(step, Awaited::Exec { is_guarded });
     }
 
     /// Handles the replies to MULTI ... EXEC.
@@ -137,6 +173,7 @@ impl ActionTask {
         &mut self,
         node: NodeIndex,
         answers: &Answers<RawReplies>,
+        is_guarded: bool,
         cx: &mut ActionContext<'_>,
     ) {
         // EXEC ends the watch on the node, also when it replies nil or an error.
@@ -145,9 +182,19 @@ impl ActionTask {
             Some(_) => self.drop_lease(cx.session),
         }
         let (name, protocol) = (cx.router.name(node), cx.session.protocol());
-        self.reply(cx.out, |out| {
-            PlannedTransaction::raw_exec_reply(name, answers, protocol, out);
-        });
+        let mut reply = Vec::new();
+        PlannedTransaction::raw_exec_reply(name, answers, protocol, &mut reply);
+        match is_guarded {
+            true => self.write(cx, &PlannedTransaction::without_first(&reply)),
+            false => self.write(cx, &reply),
+        }
+    }
+
+    /// Handles the end of a transaction whose watched keys have moved: nothing of it ran.
+    pub(super) fn transaction_moved(&mut self, cx: &mut ActionContext<'_>) {
+        self.drop_lease(cx.session);
+        let protocol = cx.session.protocol();
+        self.reply(cx.out, |out| protocol.write_nil_array(out));
     }
 
     /// Asks the first living node from number `at` for the version of the servers, and the next one if it does not

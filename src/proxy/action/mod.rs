@@ -56,7 +56,7 @@ pub(crate) enum Action {
     /// connection.
     RunBlocking(Vec<u8>),
     /// A command about scripts or functions: EVALSHA, FCALL, SCRIPT LOAD. Its reply decides what is sent next
-    /// (NOSCRIPT) and what is recorded in the script cache.
+    /// (NOSCRIPT) and what is recorded in the script cache. Also SCAN over a Redis Cluster, which takes several exchanges.
     Script(Vec<u8>),
     /// CLIENT PAUSE: what the nodes hold back from now on, and for how long. `packed` is sent to all nodes.
     Pause {
@@ -76,6 +76,8 @@ pub(crate) enum Action {
     Subscribe(SubscriptionRequest),
     /// CLIENT LIST, KILL, UNBLOCK and INFO.
     Registry(RegistryRequest),
+    /// INFO, whose reply is changed where it speaks of a cluster.
+    Info(Vec<u8>),
     /// HELLO, whose reply contains the version of the servers.
     Hello(Hello),
     /// RESET. The lease is returned before the state is reset.
@@ -103,6 +105,9 @@ pub(crate) enum ActionStep {
     Yield,
     /// Takes an exclusive connection to this node and keeps it: [`Leased`](ActionOutcome::Leased).
     Lease(NodeIndex),
+    /// Takes an exclusive connection to the server of a Redis Cluster that serves the keys of this WATCH, by its map this
+    /// node, sends it and keeps the connection: [`Watched`](ActionOutcome::Watched).
+    LeaseInCluster { node: NodeIndex, packed: Vec<u8> },
     /// Sends requests on the exclusive connection, and reads this many replies:
     /// [`Answered`](ActionOutcome::Answered).
     SendOnLease {
@@ -126,7 +131,7 @@ pub(crate) enum ActionStep {
     /// Sets if CLIENT UNBLOCK applies to this client, and if CLIENT LIST shows it as blocked.
     SetBlocked(bool),
     /// Sends MULTI ... EXEC, on the exclusive connection or on a shared one:
-    /// [`Executed`](ActionOutcome::Executed).
+    /// [`Executed`](ActionOutcome::Executed), or [`Moved`](ActionOutcome::Moved).
     Exec {
         transaction: QueuedTransaction,
         on_lease: bool,
@@ -170,6 +175,15 @@ pub(crate) enum ActionOutcome {
     Unblocked(Unblocked),
     /// The client is gone, was killed, or has missed messages. Nothing more is written to it.
     Closed,
+    /// The reply to WATCH, and the name of the server that replied, to which a connection is held unless there was no
+    /// reply.
+    Watched {
+        server: String,
+        answers: Answers<RawReplies>,
+    },
+    /// A server of a Redis Cluster has discarded the transaction of a connection that watches keys: it does not serve their
+    /// slot any more.
+    Moved,
     /// The replies to MULTI ... EXEC.
     Executed {
         /// The node that replied last: a transaction without keys may have moved on to another.

@@ -159,6 +159,11 @@ impl<N: Network> Simulation<N> {
                 "ok" => Ok(()),
                 _ => Err(Cause::Connect("down".into())),
             }),
+            ActionStep::LeaseInCluster { .. } => ActionOutcome::Watched {
+                server: "a:1".into(),
+                answers: answers(&said, 1),
+            },
+            ActionStep::Exec { .. } if said == "moved" => ActionOutcome::Moved,
             ActionStep::SendOnLease { replies, .. } => {
                 ActionOutcome::Answered(answers(&said, *replies))
             }
@@ -255,6 +260,9 @@ fn describe(step: &ActionStep) -> String {
         ActionStep::Flush => "flush".into(),
         ActionStep::Yield => "yield".into(),
         ActionStep::Lease(node) => format!("lease {}", ["a", "b"][node.get()]),
+        ActionStep::LeaseInCluster { node, packed } => {
+            format!("lease {} {}", ["a", "b"][node.get()], words(packed))
+        }
         ActionStep::SendOnLease { packed, .. } => format!("send {}", words(packed)),
         ActionStep::ReleaseLease => "release".into(),
         ActionStep::DropLease => "drop".into(),
@@ -300,6 +308,7 @@ impl Network for Script {
     fn outcome(&mut self, step: &ActionStep, _: &Session) -> String {
         match step {
             ActionStep::Lease(_)
+            | ActionStep::LeaseInCluster { .. }
             | ActionStep::SendOnLease { .. }
             | ActionStep::Exec { .. }
             | ActionStep::Call { .. }

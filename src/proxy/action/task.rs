@@ -55,18 +55,25 @@ pub(super) enum State {
 pub(super) enum Awaited {
     /// The reply to a command, which is passed on.
     Reply,
+    /// The reply to INFO of a client.
+    ServerInfo,
     /// The reply to CLIENT UNPAUSE.
     Unpause,
     /// The reply to this blocking command, unless CLIENT UNBLOCK or the end of the connection comes first.
     Blocking(Vec<u8>),
     /// The exclusive connection for this WATCH.
     Lease { node: NodeIndex, packed: Vec<u8> },
+    /// The reply to the first WATCH in a Redis Cluster.
+    FirstWatch,
     /// The reply to WATCH.
     Watch { node: NodeIndex },
     /// The reply to UNWATCH. With `resets`, it was sent because of RESET.
     Unwatch { resets: bool },
     /// The replies to MULTI ... EXEC.
-    Exec,
+    Exec {
+        /// True if the first command is not the client's.
+        is_guarded: bool,
+    },
     /// The version of the servers, if it is known already.
     Version(Hello),
     /// This node's reply to INFO.
@@ -118,19 +125,27 @@ impl ActionTask {
         };
         match awaited {
             (Awaited::Reply, ActionOutcome::Reply(reply)) => self.write(cx, &reply),
+            (Awaited::ServerInfo, ActionOutcome::Reply(reply)) => {
+                let shown = cx.session.shown_info(&reply);
+                self.write(cx, &shown);
+            }
             (Awaited::Unpause, ActionOutcome::Reply(reply)) => self.unpaused(&reply, cx),
             (Awaited::Blocking(packed), outcome) => self.unblocked(&packed, outcome, cx),
             (Awaited::Lease { node, packed }, ActionOutcome::Leased(leased)) => {
                 self.leased(node, packed, leased, cx);
             }
+            (Awaited::FirstWatch, ActionOutcome::Watched { server, answers }) => {
+                self.first_watched(&server, &answers, cx);
+            }
+            (Awaited::Exec { .. }, ActionOutcome::Moved) => self.transaction_moved(cx),
             (Awaited::Watch { node }, ActionOutcome::Answered(answers)) => {
                 self.watched(node, &answers, cx);
             }
             (Awaited::Unwatch { resets }, ActionOutcome::Answered(answers)) => {
                 self.unwatched(&answers, resets, cx);
             }
-            (Awaited::Exec, ActionOutcome::Executed { node, answers }) => {
-                self.executed(node, &answers, cx);
+            (Awaited::Exec { is_guarded }, ActionOutcome::Executed { node, answers }) => {
+                self.executed(node, &answers, is_guarded, cx);
             }
             (Awaited::Version(hello), ActionOutcome::Version(version)) => match version {
                 Some(version) => self.send_hello(&hello, &version, cx),
@@ -196,6 +211,7 @@ impl ActionTask {
                 let step = ActionStep::Subscribe(request.clone());
                 self.step(step, Awaited::Subscribe(request));
             }
+            Action::Info(packed) => self.step(ActionStep::Call { packed }, Awaited::ServerInfo),
             Action::Registry(request) => self.step(ActionStep::Registry(request), Awaited::Reply),
             Action::Hello(hello) => self.step(ActionStep::ServerVersion, Awaited::Version(hello)),
             Action::Reset => self.unwatch(true, cx),
@@ -228,6 +244,8 @@ impl ActionTask {
             ActionOutcome::Done
             | ActionOutcome::Leased(_)
             | ActionOutcome::Answered(_)
+            | ActionOutcome::Watched { .. }
+            | ActionOutcome::Moved
             | ActionOutcome::Executed { .. }
             | ActionOutcome::Subscribed(_)
             | ActionOutcome::Version(_) => self.lose_step(),

@@ -8,7 +8,6 @@
 use std::io;
 use std::ops::ControlFlow;
 use std::pin::pin;
-use std::sync::Arc;
 
 use futures_util::future::{Either, select};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -16,12 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::aio::{Shared, Subscriber};
 use crate::endpoint::Deadline;
 use crate::error::Error;
-use crate::observe::Stopwatch;
 use crate::partition::NodeIndex;
-use crate::plan::{
-    Answers, AttemptKind, Cause, Exchange, ExpectedEnd, PlannedTransaction, RawReplies,
-    RequestOutcome, ScriptStore,
-};
+use crate::plan::{Exchange, ExpectedEnd, PlannedTransaction, ScriptStore};
 use crate::proxy::net::call::{self, CallContext, Waiting, send_for};
 use crate::proxy::net::client_io::Interrupt;
 use crate::proxy::net::connection::ClientConnection;
@@ -73,6 +68,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
             ActionStep::Flush => self.flush().await?,
             ActionStep::Yield => tokio::task::yield_now().await,
             ActionStep::Lease(node) => return Ok(ActionOutcome::Leased(self.lease(node).await)),
+            ActionStep::LeaseInCluster { node, packed } => {
+                let (server, answers) = Box::pin(self.lease_in_cluster(node, packed)).await?;
+                return Ok(ActionOutcome::Watched { server, answers });
+            }
             ActionStep::SendOnLease {
                 packed,
                 replies,
@@ -82,11 +81,11 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
                 return Ok(ActionOutcome::Answered(answers));
             }
             ActionStep::ReleaseLease => {
-                if let Some(lease) = self.take_lease() {
-                    lease.release();
+                if let Some(leased) = self.lease.take() {
+                    leased.lease.release();
                 }
             }
-            ActionStep::DropLease => drop(self.take_lease()),
+            ActionStep::DropLease => self.lease = None,
             ActionStep::Call { packed } => {
                 return Ok(ActionOutcome::Reply(self.call(&packed).await?));
             }
@@ -99,8 +98,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
                 transaction,
                 on_lease,
             } => {
-                let (node, answers) = self.exec(&transaction, on_lease).await?;
-                return Ok(ActionOutcome::Executed { node, answers });
+                return self.exec(&transaction, on_lease).await;
             }
             ActionStep::Subscribe(request) => {
                 return Ok(ActionOutcome::Subscribed(self.subscribe(request).await));
@@ -118,45 +116,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         Ok(ActionOutcome::Done)
     }
 
-    /// Returns the connections to the nodes for the client's protocol.
     /// Returns the deadline of a request sent now. The nodes may hold replies back for as long as they are
     /// paused.
-    fn deadline(&self, shared: &Shared) -> Deadline {
+    pub(super) fn deadline(&self, shared: &Shared) -> Deadline {
         shared.executor.deadline(self.proxy.registry.pause_time())
-    }
-
-    /// Takes an exclusive connection and keeps it.
-    async fn lease(&mut self, node: NodeIndex) -> Result<(), Cause> {
-        let shared = self.shared();
-        let deadline = self.deadline(&shared);
-        self.lease = Some(shared.executor.lease(node, deadline).await?);
-        let endpoint = Arc::clone(shared.executor.endpoint(node));
-        self.leased = Some((shared.router.node_ref(node), endpoint));
-        Ok(())
-    }
-
-    /// Sends requests on the exclusive connection.
-    async fn send_on_lease(
-        &mut self,
-        packed: &[u8],
-        replies: usize,
-        expected_end: ExpectedEnd,
-    ) -> Answers<RawReplies> {
-        let deadline = self.deadline(&self.shared());
-        let replies_so_far = RawReplies::with_meter(Some(self.meter()));
-        // Unreachable while session and connection agree. Without replies the action reports a failed watch.
-        let Some(lease) = &self.lease else {
-            return Answers::default();
-        };
-        let observer = Arc::clone(lease.observer());
-        observer.started(AttemptKind::First);
-        let stopwatch = Stopwatch::since(self.proxy.registry.pause_time(), deadline.start);
-        let connection = &lease.connection;
-        let answers = connection
-            .exchange_into(packed, replies, expected_end, deadline, replies_so_far)
-            .await;
-        observer.finished(stopwatch, || RequestOutcome::of_answers(&answers, &[]));
-        answers
     }
 
     /// Returns how a command outside of a round is sent.
@@ -178,7 +141,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
     }
 
     /// This client, whose socket is watched while it waits for a node.
-    fn waiting(&mut self) -> Waiting<'_, S> {
+    pub(super) fn waiting(&mut self) -> Waiting<'_, S> {
         Waiting {
             io: &mut self.io,
             session: &self.session,
@@ -232,13 +195,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         }
     }
 
-    /// Sends MULTI ... EXEC. Returns the node that was asked last, and the replies. Scripts that the node may
-    /// lack are loaded within the transaction.
+    /// Sends MULTI ... EXEC. Scripts that the node may lack are loaded within the transaction.
     async fn exec(
         &mut self,
         transaction: &QueuedTransaction,
         on_lease: bool,
-    ) -> io::Result<(NodeIndex, Answers<RawReplies>)> {
+    ) -> io::Result<ActionOutcome> {
         let protocol = self.session.protocol();
         let shared = self.shared();
         let snapshot = || shared.snapshot();
@@ -254,8 +216,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         let commands = ahead + transaction.commands;
         let mut answers = match on_lease {
             true => {
-                self.send_on_lease(packed, commands + 2, ExpectedEnd::Exec)
-                    .await
+                let sent = (&packed[..], commands + 2);
+                let answers = self.send_on_lease(sent.0, sent.1, ExpectedEnd::Exec).await;
+                if self.is_discarded_by_cluster(&shared, sent, &answers) {
+                    return Ok(ActionOutcome::Moved);
+                }
+                answers
             }
             false => {
                 let living = shared.router.topology().living_nodes();
@@ -280,7 +246,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
                 shared.update(&mut |cache| rewritten.journal.record_raw(cache, &reply));
             }
         }
-        Ok((node, answers))
+        Ok(ActionOutcome::Executed { node, answers })
     }
 
     /// Changes subscriptions, and waits until the nodes have confirmed.

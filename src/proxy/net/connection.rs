@@ -16,23 +16,21 @@ use futures_util::future::{Either, select};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
 
-use crate::aio::exclusive_pool::Lease;
 use crate::aio::{Shared, Subscriber};
 use crate::builder::TIMEOUT_MAX;
-use crate::endpoint::Endpoint;
-use crate::partition::NodeIndex;
 use crate::plan::pubsub::Event;
-use crate::plan::{Cause, Failure, RawPipeline, ScriptStore, SharedByteMeter, WriteProgress};
+use crate::plan::{RawPipeline, ScriptStore, SharedByteMeter, WriteProgress};
 use crate::proxy::net::Proxy;
 use crate::proxy::net::call::{Waiting, send, send_for};
 use crate::proxy::net::client_io::{ClientIo, Interrupt, unless_killed};
 use crate::proxy::net::input::RequestBuffer;
+use crate::proxy::net::lease::LeasedConnection;
 use crate::proxy::net::memory::ClientMemory;
 use crate::proxy::net::registry::{ClientEntry, ClientRegistry};
-use crate::proxy::net::streaming::{StreamingConnection, stream_oversized_reply};
+use crate::proxy::net::streaming::stream_oversized_reply;
 use crate::proxy::{NextStep, Session};
-use crate::resp::{FrameScanner, Protocol, write_error};
-use crate::topology::{NodeRef, Topology};
+use crate::resp::{Protocol, write_error};
+use crate::topology::Topology;
 
 /// Number of bytes of replies that are written without waiting for more.
 const WRITE_BYTES: usize = 256 << 10;
@@ -54,14 +52,12 @@ pub(super) struct ClientConnection<'f, S> {
     /// Replies and messages that were not written, in their order.
     pub(super) out: Vec<u8>,
     /// The exclusive connection of WATCH. Dropping it closes the connection, and with it the watch.
-    pub(super) lease: Option<Lease>,
-    /// The node of that connection, and how it was reached.
-    pub(super) leased: Option<(NodeRef, Arc<Endpoint>)>,
+    pub(super) lease: Option<LeasedConnection>,
     /// The snapshot of the round under way and of what follows it. `None` while the client sends nothing: an idle
     /// client must not keep the connections of a former topology open.
     current: Option<(Protocol, Arc<Shared>)>,
     /// The topology by which the keys of a transaction or of WATCH were placed, while there are any.
-    placed_by: Option<Arc<Topology>>,
+    pub(super) placed_by: Option<Arc<Topology>>,
 }
 
 /// Removes a client from the registry when it is dropped, since the future of `serve` may be dropped at any
@@ -102,12 +98,12 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
         let mut connection = Self {
             proxy,
             io: ClientIo::new(stream, Arc::clone(&entry), memory, limits),
-            session: Session::new(client, proxy.registry.auth()),
+            session: Session::new(client, proxy.registry.auth())
+                .with_cluster(proxy.registry.cluster()),
             entry,
             input: RequestBuffer::default(),
             out: Vec::new(),
             lease: None,
-            leased: None,
             current: None,
             placed_by: None,
         };
@@ -159,32 +155,9 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
     fn begin_round(&mut self) -> Arc<Shared> {
         let protocol = self.session.protocol();
         let shared = self.proxy.snapshot(protocol);
-        let is_moved = |former: &Arc<Topology>| !former.places_like(shared.router.topology());
-        if self.placed_by.as_ref().is_some_and(is_moved) {
-            self.session.keys_moved();
-            self.lose_lease();
-            self.placed_by = None;
-        }
-        if let Some((node, endpoint)) = &self.leased
-            && !shared.leads_to(node, endpoint)
-        {
-            self.session.watch_failed();
-            self.lose_lease();
-        }
+        self.check_placement(&shared);
         self.current = Some((protocol, Arc::clone(&shared)));
         shared
-    }
-
-    /// Closes the exclusive connection, if there is one. The session must know: the next WATCH takes another one.
-    fn lose_lease(&mut self) {
-        self.session.end_lease();
-        drop(self.take_lease());
-    }
-
-    /// Takes the exclusive connection. Its node is forgotten: without the connection no watch depends on it.
-    pub(super) fn take_lease(&mut self) -> Option<Lease> {
-        self.leased = None;
-        self.lease.take()
     }
 
     /// The snapshot of the round. Another one after HELLO, whose connections use the client's new protocol.
@@ -245,8 +218,8 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
     /// Sends as many requests as go together, and encodes their replies into `out`.
     async fn round(&mut self) -> io::Result<NextStep> {
         let protocol = self.session.protocol();
-        // Without the map the round goes to the seeds, and its replies are their errors.
-        drop(self.proxy.shared(protocol).ready_async().await);
+        let ready = self.proxy.shared(protocol).ready_async().await;
+        self.session.set_map_error(ready.err());
         let shared = &*self.begin_round();
         let bytes = self.input.rest();
         let snapshot = || shared.snapshot();
@@ -283,9 +256,11 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
                 // reply.
                 WriteProgress::Next(frame) => io.write(frame, &self.session, &mut self.out).await?,
                 WriteProgress::Until(large) => {
-                    let (session, out) = (&self.session, &mut self.out);
+                    let session = &self.session;
+                    let (client, out) = (&mut Waiting { io, session }, &mut self.out);
                     if let Err(cause) =
-                        stream_oversized_reply(shared, &large, io, session, out).await?
+                        Box::pin(stream_oversized_reply(shared, &large, client, &meter, out))
+                            .await?
                     {
                         large.write_failure(&shared.router, cause, protocol, out);
                     }
@@ -387,59 +362,8 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
         flush(&mut self.io, &mut self.out, &self.session).await
     }
 
-    /// Forwards a large request as it arrives, and then its reply, over a connection of its own: on a shared
-    /// one, a client that sends slowly would hold up the requests of all others.
-    ///
-    /// When the node fails, the rest of the request is read and dropped, so that the client gets an error and
-    /// may go on.
-    async fn upload(&mut self, node: NodeIndex) -> io::Result<ControlFlow<()>> {
-        // The client may wait for earlier replies before it sends the rest.
-        self.flush().await?;
-        let shared = self.shared();
-        let connector = shared.executor.connector(node);
-        let opened =
-            StreamingConnection::open(&connector, shared.executor.response_timeout()).await;
-        let mut pipe = opened.map_err(Cause::Connect);
-        let mut scanner = FrameScanner::default();
-        while !scanner.is_complete() {
-            let Ok(count) = scanner.advance(self.input.rest()) else {
-                write_error(&mut self.out, "ERR", "Protocol error: invalid bulk length");
-                return Ok(ControlFlow::Break(()));
-            };
-            let piece = &self.input.rest()[..count];
-            if let Ok(open) = &mut pipe
-                && let Err(error) = open.write(piece).await
-            {
-                pipe = Err(Cause::of_io(&error));
-            }
-            self.input.consume(count);
-            if !scanner.is_complete() && self.read(1).await?.is_break() {
-                return Ok(ControlFlow::Break(()));
-            }
-        }
-        let (cause, sent) = match pipe {
-            Err(cause) => (cause, 0),
-            Ok(mut pipe) => {
-                let mut written = 0;
-                let passed =
-                    pipe.stream_reply(&mut self.io, &self.session, &mut written, &mut self.out);
-                match passed.await {
-                    // Nothing of the reply was written yet, so an error can take its place. Behind a part of
-                    // a reply it could not be told from the rest, and the connection is closed.
-                    Err(error) if written == 0 => (Cause::of_io(&error), 1),
-                    passed => return passed.map(|()| ControlFlow::Continue(())),
-                }
-            }
-        };
-        let failure = Failure::not_sent(cause);
-        // The outcome is unknown if the whole request was sent.
-        let error = failure.of_write(shared.router.name(node), sent);
-        self.write_error_reply(&error);
-        Ok(ControlFlow::Continue(()))
-    }
-
     /// Reads until `needed` more bytes have arrived. Messages are written to the client in the meantime.
-    async fn read(&mut self, needed: usize) -> io::Result<ControlFlow<()>> {
+    pub(super) async fn read(&mut self, needed: usize) -> io::Result<ControlFlow<()>> {
         let wanted = self.input.len() + needed;
         self.io.take_arrived(&mut self.input);
         if wanted > self.session.query_bytes_max(self.io.limits.query_bytes) {

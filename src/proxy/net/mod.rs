@@ -10,8 +10,9 @@
 //!   ...). `call`: sends one command that is not part of a round.
 //! * `client_io`: the client's socket. Reads from a client that is written to, and enforces the output limit.
 //!   `input`: bytes that were read and not carried out.
+//! * `lease`: the exclusive connection of WATCH.
 //! * `streaming`: requests and replies too large to be kept, forwarded in pieces over a connection of their
-//!   own.
+//!   own. `upload`: such a request of a client.
 //! * `registry`: all clients, for CLIENT LIST, KILL and UNBLOCK; the pause; what stops the proxy. `memory`:
 //!   how much all clients hold, and which are disconnected when it is too much.
 //! * `metrics`: the proxy's own metrics. `exporter`: [`serve_metrics`](super::serve_metrics), all metrics of
@@ -31,7 +32,7 @@
 //!   ├─ Session                       what the client has set (pure)
 //!   ├─ Input, out                    bytes before and after a round
 //!   ├─ ClientIo                      socket, limits, Subscriber, bytes read out of turn
-//!   ├─ Option<Lease>                 the exclusive connection of WATCH
+//!   ├─ Option<LeasedConnection>      the exclusive connection of WATCH
 //!   └─ Arc<ClientMemory>             also held by replies under way, which may outlive the client
 //! ```
 //!
@@ -65,7 +66,7 @@
 //! | transaction | 512 MiB | fixed | the command is refused, EXEC aborts |
 //! | argument; inline request | 512 MiB; 64 KiB | fixed | protocol error, disconnected |
 //! | round | 4096 commands, 16,384 arguments, 4 MiB | fixed | the rest is the next round |
-//! | request or reply kept in memory | 4 MiB, if it can be streamed | fixed | forwarded in pieces |
+//! | request or reply kept in memory | 4 MiB, if it can be streamed | fixed | forwarded in pieces; over a Redis Cluster a request is kept as well, since it may be redirected |
 //!
 //! The content of replies is decided in `proxy` and `plan`; here bytes are moved and waited for.
 
@@ -77,12 +78,14 @@ mod connection;
 #[cfg(feature = "cli")]
 mod exporter;
 mod input;
+mod lease;
 mod loopback;
 mod memory;
 mod metrics;
 mod registry;
 mod run;
 mod streaming;
+mod upload;
 
 use std::fmt;
 use std::io;
@@ -103,7 +106,7 @@ use crate::error::Error;
 use crate::plan::ScriptCache;
 use crate::proxy::net::connection::ClientConnection;
 use crate::proxy::net::registry::ClientRegistry;
-use crate::proxy::{Auth, OutputLimit, QUERY_BYTES_MIN};
+use crate::proxy::{Auth, ClusterMode, OutputLimit, QUERY_BYTES_MIN};
 use crate::resp::Protocol;
 use crate::snapshot::{Publisher, SnapshotHandle};
 use crate::topology::Topology;
@@ -195,6 +198,25 @@ impl Proxy {
     #[must_use]
     pub fn with_password(self, password: &str) -> Self {
         self.registry.set_auth(Auth::with_password(password));
+        self
+    }
+
+    /// Sets what programs are told that ask for a Redis Cluster, with any kind of nodes. Applies to clients that connect
+    /// from now on. Defaults to [`ClusterMode::Disabled`]: the proxy looks like one server.
+    #[must_use]
+    pub fn with_cluster_mode(self, mode: ClusterMode) -> Self {
+        self.registry.change_cluster(|cluster| cluster.mode = mode);
+        self
+    }
+
+    /// Sets the host and the port at which clients of an [emulated](ClusterMode::Emulated) cluster reach the proxy, as
+    /// `cluster-announce-ip` and `cluster-announce-port` of a server. Applies to clients that connect from now on.
+    /// Defaults to the address that each client has connected to.
+    #[must_use]
+    pub fn with_cluster_announce(self, host: &str, port: u16) -> Self {
+        let announced = Some((host.to_owned(), port));
+        self.registry
+            .change_cluster(|cluster| cluster.announced = announced);
         self
     }
 

@@ -33,7 +33,7 @@ use crate::proxy::net::memory::MemoryBudget;
 use crate::proxy::net::metrics::ProxyMetrics;
 use crate::proxy::net::run::RunSettings;
 use crate::proxy::{
-    Auth, ClientFilter, ClientInfo, ClientLimits, Pause, RegistryRequest, Unblocked,
+    Auth, ClientFilter, ClientInfo, ClientLimits, EmulatedNode, Pause, RegistryRequest, Unblocked,
 };
 use crate::resp::{Protocol, write_error, write_int, write_status};
 
@@ -43,6 +43,12 @@ pub const DEFAULT_MEMORY_LIMIT: usize = match (1_usize << 30).checked_mul(4) {
     Some(bytes) => bytes,
     None => 1 << 30,
 };
+
+/// An id as the nodes of a cluster have one: 40 hexadecimal digits, at random.
+fn node_id() -> String {
+    let digits = rand::random::<[u8; 20]>().map(|byte| format!("{byte:02x}"));
+    digits.concat()
+}
 
 /// All clients of a proxy, and what they share.
 #[derive(Debug)]
@@ -68,6 +74,8 @@ pub(super) struct ClientRegistry {
     version: Mutex<Option<String>>,
     /// Password for clients that connect from now on.
     auth: Mutex<Auth>,
+    /// What clients that connect from now on are told about a cluster.
+    cluster: Mutex<EmulatedNode>,
     /// False if `pause_window` is certainly `None`: read in each round, and spares the lock.
     may_be_paused: AtomicBool,
     /// The pause in force. May be over already.
@@ -122,6 +130,10 @@ impl ClientRegistry {
             deregistered: Notify::new(),
             version: Mutex::default(),
             auth: Mutex::default(),
+            cluster: Mutex::new(EmulatedNode {
+                id: node_id(),
+                ..EmulatedNode::default()
+            }),
             may_be_paused: AtomicBool::new(false),
             pause_window: Mutex::default(),
         }
@@ -160,6 +172,16 @@ impl ClientRegistry {
     /// Returns the password for a new client.
     pub(super) fn auth(&self) -> Auth {
         self.auth.lock().clone()
+    }
+
+    /// Changes what clients that connect from now on are told about a cluster.
+    pub(super) fn change_cluster(&self, change: impl FnOnce(&mut EmulatedNode)) {
+        change(&mut self.cluster.lock());
+    }
+
+    /// Returns what a new client is told about a cluster.
+    pub(super) fn cluster(&self) -> EmulatedNode {
+        self.cluster.lock().clone()
     }
 
     /// Records that the nodes hold commands back. As on a server, a pause within a pause makes it neither

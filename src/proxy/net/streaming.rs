@@ -20,14 +20,44 @@ use crate::aio::peek::Duplex;
 use crate::aio::reconnecting::Connector;
 use crate::endpoint::PrimaryVersion;
 use crate::observe::NodeObserver;
-use crate::plan::{AttemptKind, Cause, OversizedReply};
+use crate::plan::{
+    Answers, AttemptKind, Cause, Exchange, Failure, NodeRequest, OversizedReply, RawReplies,
+    SharedByteMeter,
+};
 use crate::policy::{ConnectError, HandshakeScope};
 use crate::proxy::Session;
+use crate::proxy::net::call::{Waiting, send_for};
 use crate::proxy::net::client_io::ClientIo;
 use crate::resp::FrameScanner;
 
 /// Maximum number of bytes read at once.
 const PIECE_BYTES: usize = 128 << 10;
+
+/// What has come of a reply.
+pub(super) struct ReplyProgress {
+    /// Number of bytes written to the client: while it is zero, the caller can still report a failure.
+    pub(super) written: usize,
+    /// The reply, if it is an error and those are kept.
+    pub(super) error: Vec<u8>,
+    /// True if an error is not written to the client, since another server may serve the request.
+    keeps_errors: bool,
+}
+
+impl ReplyProgress {
+    pub(super) fn new(keeps_errors: bool) -> Self {
+        Self {
+            written: 0,
+            error: Vec::new(),
+            keeps_errors,
+        }
+    }
+
+    /// True if this piece of the reply belongs to an error that is kept.
+    fn is_error(&self, piece: &[u8]) -> bool {
+        let begins = self.written == 0 && matches!(piece, [b'-' | b'!', ..]);
+        self.keeps_errors && (begins || !self.error.is_empty())
+    }
+}
 
 /// A connection to a node for one request whose bytes are not kept.
 pub(super) struct StreamingConnection {
@@ -81,12 +111,11 @@ impl StreamingConnection {
     }
 
     /// Forwards one reply to the client; messages that arrive in the meantime are appended to `behind`.
-    /// `written` counts the bytes written: while it is zero, the caller can still report a failure.
     pub(super) async fn stream_reply<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         client: &mut ClientIo<S>,
         session: &Session,
-        written: &mut usize,
+        progress: &mut ReplyProgress,
         behind: &mut Vec<u8>,
     ) -> io::Result<()> {
         let mut scanner = FrameScanner::default();
@@ -99,8 +128,12 @@ impl StreamingConnection {
             }
             self.observer.received(count);
             let count = scanner.advance(&piece[..count])?;
+            if progress.is_error(&piece[..count]) {
+                progress.error.extend_from_slice(&piece[..count]);
+                continue;
+            }
             // Before the write, which may fail after a part of it.
-            *written += count;
+            progress.written += count;
             client.write(&piece[..count], session, behind).await?;
         }
         Ok(())
@@ -127,28 +160,82 @@ async fn within<T>(
 
 /// Requests a reply again that was too large to be kept, and forwards it as it arrives. The inner error says
 /// why there is none, and nothing was written then; the outer one ends the connection.
+///
+/// In a Redis Cluster the reply may have moved to another server. It is kept whole then.
 pub(super) async fn stream_oversized_reply<S: AsyncRead + AsyncWrite + Unpin>(
     shared: &Shared,
     large: &OversizedReply<'_>,
-    client: &mut ClientIo<S>,
-    session: &Session,
+    client: &mut Waiting<'_, S>,
+    meter: &SharedByteMeter,
     behind: &mut Vec<u8>,
 ) -> io::Result<Result<(), Cause>> {
-    let connector = shared.executor.connector(large.node);
-    let mut pipe =
-        match StreamingConnection::open(&connector, shared.executor.response_timeout()).await {
-            Ok(pipe) => pipe,
-            Err(why) => return Ok(Err(Cause::Connect(why))),
-        };
-    if let Err(error) = pipe.write(large.request).await {
-        return Ok(Err(Cause::of_io(&error)));
+    let request = large.again();
+    // The reply to ASKING would come first.
+    if request.is_asking() {
+        let again = shared.router.exchange_again(request);
+        return fetch(shared, again, client, meter, behind).await;
     }
-    let mut written = 0;
-    match pipe
-        .stream_reply(client, session, &mut written, behind)
-        .await
-    {
-        Err(error) if written == 0 => Ok(Err(Cause::of_io(&error))),
-        passed => passed.map(Ok),
+    let mut progress = ReplyProgress::new(shared.router.is_cluster());
+    let cause = match stream_once(shared, &request, client, &mut progress, behind).await {
+        Ok(()) if progress.error.is_empty() => return Ok(Ok(())),
+        Ok(()) => None,
+        Err(Ok(cause)) => Some(cause),
+        Err(Err(error)) => return Err(error),
+    };
+    let answers = match cause {
+        Some(cause) if !shared.router.is_cluster() => return Ok(Err(cause)),
+        Some(cause) => Answers::failed(Failure::not_sent(cause)),
+        None => {
+            let mut values = RawReplies::with_meter(Some(Arc::clone(meter)));
+            values.push(&progress.error);
+            let failure = None;
+            Answers { values, failure }
+        }
+    };
+    let again = shared.router.exchange_after(request, answers);
+    fetch(shared, again, client, meter, behind).await
+}
+
+/// Sends a request to its server and forwards the reply. Fails with a cause if nothing was written, and with an error that
+/// ends the connection otherwise.
+async fn stream_once<S: AsyncRead + AsyncWrite + Unpin>(
+    shared: &Shared,
+    request: &NodeRequest,
+    client: &mut Waiting<'_, S>,
+    progress: &mut ReplyProgress,
+    behind: &mut Vec<u8>,
+) -> Result<(), Result<Cause, io::Error>> {
+    let Some(connector) = shared.executor.connector_for(request) else {
+        return Err(Ok(Cause::server_left()));
+    };
+    let opened = StreamingConnection::open(&connector, shared.executor.response_timeout()).await;
+    let mut pipe = opened.map_err(|why| Ok(Cause::Connect(why)))?;
+    let written = pipe.write(&request.packed).await;
+    written.map_err(|error| Ok(Cause::of_io(&error)))?;
+    let passed = pipe
+        .stream_reply(client.io, client.session, progress, behind)
+        .await;
+    passed.map_err(|error| match progress.written {
+        0 => Ok(Cause::of_io(&error)),
+        _ => Err(error),
+    })
+}
+
+/// Carries an exchange of one request out, and writes its reply to the client.
+async fn fetch<S: AsyncRead + AsyncWrite + Unpin>(
+    shared: &Shared,
+    mut requests: Exchange<RawReplies>,
+    client: &mut Waiting<'_, S>,
+    meter: &SharedByteMeter,
+    behind: &mut Vec<u8>,
+) -> io::Result<Result<(), Cause>> {
+    send_for(shared, &mut requests, meter, client).await?;
+    let answers = requests.into_last().map(|(_, answers)| answers);
+    let answers = answers.unwrap_or_default();
+    if let Some(frame) = answers.values.frame(0) {
+        client.io.write(frame, client.session, behind).await?;
+        return Ok(Ok(()));
     }
+    let cause = answers.failure.map(|failure| failure.cause);
+    Ok(Err(cause.unwrap_or_else(Cause::no_reply)))
 }

@@ -21,6 +21,9 @@ use crate::proxy::transaction::Transaction;
 use crate::resp::canonical_integer;
 use crate::resp::{write_bulk, write_line, write_status};
 
+/// Maximum number of bytes of the keys that one client watches in a Redis Cluster.
+const WATCHED_BYTES_MAX: usize = 1 << 20;
+
 impl Session {
     /// Runs a subcommand of CLIENT.
     pub(super) fn run_client_command(
@@ -162,9 +165,31 @@ impl Session {
             write_line(local, b'*', 0);
             return Disposition::Answered;
         }
+        let watched = std::mem::take(&mut self.watched_keys);
         // EXEC ends the watch, no matter how it ends.
-        self.watched = None;
-        Disposition::Act(Action::Exec(transaction.finish()))
+        let is_watched = self.watched.take().is_some();
+        Disposition::Act(Action::Exec(match is_watched && !watched.is_empty() {
+            true => transaction.finish_guarded(&watched),
+            false => transaction.finish(),
+        }))
+    }
+
+    /// Keeps the keys of a WATCH for the check of EXEC.
+    fn remember_watched(&mut self, keys: &[&[u8]]) -> Result<(), Refusal> {
+        if self.watched.is_none() {
+            self.watched_keys.clear();
+        }
+        let before: usize = self.watched_keys.iter().map(Vec::len).sum();
+        let more: usize = keys.iter().map(|key| key.len()).sum();
+        if before + more > WATCHED_BYTES_MAX {
+            return Err(Refusal::new(format!(
+                "WATCH of more than {WATCHED_BYTES_MAX} bytes of keys, which are sent again with EXEC in a cluster; watch \
+                 fewer keys"
+            )));
+        }
+        self.watched_keys
+            .extend(keys.iter().map(|key| key.to_vec()));
+        Ok(())
     }
 
     /// Runs WATCH: adds the keys to those that are watched already, all of which must be on one node.
@@ -173,7 +198,12 @@ impl Session {
         for key in &args[1..] {
             watched.add_key(router, key).map_err(internal_refusal)?;
         }
-        let node = watched.owner().map_err(internal_refusal)?;
+        if router.is_cluster() {
+            self.remember_watched(&args[1..])?;
+        }
+        // By the current map: earlier keys may have been located by another one.
+        let first = watched.first_key().unwrap_or_default();
+        let node = router.owner(first).map_err(internal_refusal)?;
         // Before the node has replied. If WATCH fails there, the action calls `watch_failed`, which takes it
         // back.
         self.watched = Some(watched);

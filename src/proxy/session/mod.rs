@@ -21,11 +21,12 @@ use crate::command::{
 use crate::error::Error;
 use crate::partition::NodeIndex;
 use crate::plan::pubsub::{Message, SubscriptionChange, SubscriptionKind};
-use crate::plan::{PlannedTransaction, RawPipeline, ReadsAs, is_watch};
+use crate::plan::{Plan, PlannedTransaction, RawPipeline, ReadsAs, is_watch};
 use crate::proxy::action::Action;
 use crate::proxy::auth::{Auth, auth_required};
 use crate::proxy::client_command::ReplyMode;
 use crate::proxy::client_info::ClientInfo;
+use crate::proxy::cluster_mode::{ClusterReply, EmulatedNode};
 use crate::proxy::hello::{Hello, write_server_info};
 use crate::proxy::pause::Pause;
 use crate::proxy::refusal::{
@@ -48,6 +49,8 @@ pub(crate) struct Session {
     client: ClientInfo,
     /// Copied when the client connects: a password set later applies to later clients.
     auth: Auth,
+    /// What the client is told about a cluster. Copied when the client connects.
+    cluster: EmulatedNode,
     /// True if no password is needed, or the right one was given.
     authenticated: bool,
     /// Set by CLIENT REPLY.
@@ -56,9 +59,15 @@ pub(crate) struct Session {
     transaction: Option<Transaction>,
     /// The watched keys and their node, all of them on one. `None` while nothing is watched.
     watched: Option<PlannedTransaction>,
+    /// The watched keys, if the nodes are those of a Redis Cluster: see [`QueuedTransaction`]. Left over when the watch ends.
+    ///
+    /// [`QueuedTransaction`]: crate::proxy::QueuedTransaction
+    watched_keys: Vec<Vec<u8>>,
     /// True after a WATCH that failed, for whatever reason: its keys may have changed, so EXEC replies nil
     /// until the watch ends.
     watch_failed: bool,
+    /// Why the map of the Redis Cluster behind the proxy is not known, if it is one and it is not.
+    map_error: Option<Error>,
     /// Set while the connection of WATCH is held: the protocol of the connections that it was taken from.
     /// After HELLO it may differ from the client's protocol, and then the connection cannot be given back.
     lease: Option<Protocol>,
@@ -137,10 +146,13 @@ impl Session {
             client,
             authenticated: auth.is_open(),
             auth,
+            cluster: EmulatedNode::default(),
             reply_mode: ReplyMode::On,
             transaction: None,
             watched: None,
+            watched_keys: Vec::new(),
             watch_failed: false,
+            map_error: None,
             lease: None,
             subscriptions: Subscriptions::default(),
             parser: RequestParser::default(),
@@ -148,6 +160,12 @@ impl Session {
             info_changed: false,
             round_commands_max: FIRST_ROUND_COMMANDS_MAX,
         }
+    }
+
+    /// Sets what the client is told about a cluster. Defaults to that there is none.
+    pub(crate) fn with_cluster(mut self, cluster: EmulatedNode) -> Self {
+        self.cluster = cluster;
+        self
     }
 
     /// Returns the protocol of the client's replies.
@@ -183,9 +201,20 @@ impl Session {
         self.pause = pause;
     }
 
-    /// Number of bytes of memory that the client holds here: the commands queued since MULTI.
+    /// Sets why the map of the Redis Cluster behind the proxy is not known; `None` once it is. Called before each round.
+    pub(crate) fn set_map_error(&mut self, error: Option<Error>) {
+        self.map_error = error;
+    }
+
+    /// One of the watched keys, all of which live together. `None` while nothing is watched.
+    pub(crate) fn watched_key(&self) -> Option<&[u8]> {
+        self.watched.as_ref()?.first_key()
+    }
+
+    /// Number of bytes of memory that the client holds here: the commands queued since MULTI, and the watched keys.
     pub(crate) fn held(&self) -> usize {
-        self.transaction.as_ref().map_or(0, Transaction::held)
+        let queued = self.transaction.as_ref().map_or(0, Transaction::held);
+        queued + self.watched_keys.iter().map(Vec::capacity).sum::<usize>()
     }
 
     /// Maximum number of bytes of requests that may wait, where `limit` is that of authenticated clients.
@@ -279,6 +308,12 @@ impl Session {
         if !self.authenticated && !role.is_allowed_unauthenticated() {
             return Err(auth_required());
         }
+        // The seeds are not asked instead: one that is no server of a cluster would serve any key.
+        if let Some(error) = &self.map_error
+            && role.needs_nodes()
+        {
+            return Err(internal_refusal(error.clone()));
+        }
         // Short cut for GET, SET and the like: `forward` checks the arity while it looks for the key. Inside
         // MULTI and in subscribed mode the checks below come first.
         if command.sole_key().is_some()
@@ -351,8 +386,19 @@ impl Session {
                 self.run_transaction_command(asked, command, request, pipeline.router(), local)
             }
             ProxyRole::Subscription(asked) => Ok(self.run_subscription_command(asked, args, local)),
+            ProxyRole::Info if pipeline.router().is_cluster() || self.cluster.is_shown() => {
+                Ok(Disposition::Act(Action::Info(frame.to_vec())))
+            }
+            ProxyRole::Info => forward(command, request, pipeline, self.pause, self.reads_as()),
             ProxyRole::ClusterOnly => {
-                Err(Refusal::new("This instance has cluster support disabled"))
+                let in_cluster = pipeline.router().is_cluster();
+                let client = &self.client;
+                match self.cluster.run(command, args, client, in_cluster, local)? {
+                    ClusterReply::Written => Ok(Disposition::Answered),
+                    ClusterReply::Forward => {
+                        forward(command, request, pipeline, self.pause, self.reads_as())
+                    }
+                }
             }
         }
     }
@@ -453,14 +499,23 @@ impl Session {
 
     /// Writes the reply to HELLO, for servers of this version.
     pub(crate) fn write_hello(&self, version: &str, out: &mut Vec<u8>) {
-        write_server_info(&self.client, version, out);
+        write_server_info(&self.client, version, self.cluster.is_shown(), out);
+    }
+
+    /// The reply to INFO that the client gets instead of that of the nodes.
+    pub(crate) fn shown_info(&self, reply: &[u8]) -> Vec<u8> {
+        self.cluster.shown_info(reply, self.client.protocol)
     }
 
     /// Applies RESET: the state of a new connection, except for the id, the addresses and the library.
     pub(crate) fn reset(&mut self) {
         self.client.name.clear();
         self.client.protocol = Protocol::Resp2;
-        *self = Self::new(std::mem::take(&mut self.client), self.auth.clone());
+        let (client, cluster) = (
+            std::mem::take(&mut self.client),
+            std::mem::take(&mut self.cluster),
+        );
+        *self = Self::new(client, self.auth.clone()).with_cluster(cluster);
     }
 }
 
@@ -493,6 +548,10 @@ fn forward<'f>(
     }
     let routed = routed.map_err(internal_refusal)?.limited_to(reads_as);
     let may_be_held = pause.may_delay(routed.access);
+    // What it sends next depends on what the servers reply.
+    if matches!(routed.plan, Plan::ScanSlots { .. }) && !may_be_held {
+        return Ok(Disposition::Act(Action::Script(frame.to_vec())));
+    }
     // On a shared connection it would hold up the requests of all other clients behind it.
     if routed.blocking != BlockingTime::None || (may_be_held && routed.scripting == Scripting::No) {
         return Ok(Disposition::Act(Action::RunBlocking(frame.to_vec())));

@@ -258,6 +258,7 @@ impl Session {
         // forwarded in pieces cannot be suppressed.
         let plain = self.transaction.is_none()
             && !self.is_subscribed_in_resp2()
+            && self.map_error.is_none()
             && self.reply_mode == ReplyMode::On;
         let (count, args) = parse_prefix(bytes).filter(|_| plain)?;
         let Lookup::Found(command) = router.find(&args) else {

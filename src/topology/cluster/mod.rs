@@ -30,7 +30,7 @@ pub(crate) use merge::Merged;
 pub(in crate::topology) use placement::ClusterPlacement;
 pub(crate) use round::{AskingRound, RoundStep};
 pub(crate) use seeds::ClusterSeeds;
-pub(crate) use view::{ClusterQuestions, ClusterView, Questioned};
+pub(crate) use view::{ClusterQuestions, ClusterView, NoAnswer, Questioned};
 
 /// The primaries of a cluster and the slots that they own, as far as they are known.
 #[derive(Clone, PartialEq, Eq)]
@@ -53,8 +53,17 @@ struct Servers {
     by_address: HashMap<HostPort, NodeIndex>,
     /// Primaries without slots. They have no keys, so they are no nodes until they are given a slot.
     spare: Box<[ClusterNode]>,
-    /// The addresses of the replicas.
-    replicas: Box<[HostPort]>,
+    /// Those that are not failing.
+    replicas: Box<[ClusterReplica]>,
+}
+
+/// A replica of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct ClusterReplica {
+    /// The address to connect to.
+    address: HostPort,
+    /// The id of its primary.
+    primary: String,
 }
 
 /// A primary of a cluster.
@@ -145,6 +154,8 @@ impl ClusterMap {
     }
 
     /// The owner of a slot, if it is known and serves requests.
+    #[cfg(test)]
+    #[cfg(test)]
     pub(crate) fn owner(&self, slot: u16) -> Option<NodeIndex> {
         let owner = *self.owners.get(usize::from(slot))?;
         let is_failing = self.servers.primaries.get(usize::from(owner))?.is_failing;
@@ -197,9 +208,17 @@ impl ClusterMap {
         let first = entropy % (sources.len() as u64).max(1);
         sources.rotate_left(first as usize);
         sources.extend(of_nodes(spare.iter().collect()));
-        sources.extend(replicas.iter().cloned());
+        sources.extend(replicas.iter().map(|replica| replica.address.clone()));
         sources.extend(of_nodes(failing));
         sources
+    }
+
+    /// The addresses of the replicas of the primary at this address. `None` if it is not one of this map.
+    pub(crate) fn replicas_of(&self, primary: &HostPort) -> Option<Vec<HostPort>> {
+        let node = self.servers.primaries.get(self.node_at(primary)?.get())?;
+        let replicas = self.servers.replicas.iter();
+        let own = replicas.filter(|replica| replica.primary == node.id);
+        Some(own.map(|replica| replica.address.clone()).collect())
     }
 
     /// The map after a server has said that this slot belongs to the server at `to`. `None` if nothing changes, or if
@@ -279,7 +298,7 @@ impl Servers {
     fn new(
         mut primaries: Vec<ClusterNode>,
         spare: Vec<ClusterNode>,
-        replicas: Vec<HostPort>,
+        replicas: Vec<ClusterReplica>,
     ) -> Self {
         primaries.sort_by(|one, other| one.address.cmp(&other.address));
         primaries.dedup_by(|one, other| one.address == other.address);

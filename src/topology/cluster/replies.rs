@@ -23,6 +23,8 @@ pub(super) struct NodeLine<'t> {
     /// True for the server that replies.
     pub(super) is_myself: bool,
     pub(super) is_primary: bool,
+    /// The id of its primary, of a replica.
+    pub(super) primary: Option<&'t str>,
     pub(super) is_failing: bool,
     /// True for a server that has not introduced itself yet, or has no address any more.
     pub(super) is_unknown: bool,
@@ -78,8 +80,9 @@ pub(super) fn node_lines(
 fn node_line(line: &str) -> Option<NodeLine<'_>> {
     let mut words = line.split_ascii_whitespace();
     let (id, address, flags) = (words.next()?, words.next()?, words.next()?);
-    // The primary, the last PING, and the last PONG.
-    let epoch = words.nth(3)?.parse().ok()?;
+    let primary = words.next().filter(|primary| *primary != "-");
+    // The last PING and the last PONG.
+    let epoch = words.nth(2)?.parse().ok()?;
     let _link = words.next()?;
     if id.len() > ID_BYTES_MAX {
         return None;
@@ -98,6 +101,7 @@ fn node_line(line: &str) -> Option<NodeLine<'_>> {
         port,
         is_myself: has("myself"),
         is_primary: has("master") || has("primary"),
+        primary,
         is_failing: has("fail"),
         is_unknown: has("handshake") || has("noaddr"),
         epoch,

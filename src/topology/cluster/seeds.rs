@@ -33,9 +33,34 @@ impl ClusterSeeds {
         infos.iter().map(seed).collect::<Result<_, _>>().map(Self)
     }
 
-    /// The seeds that a text lists.
-    pub(in crate::topology) fn of_endpoints(seeds: Vec<NodeEndpoint>) -> Self {
-        Self(seeds.into())
+    /// The seeds that a text lists, and their addresses.
+    ///
+    /// # Errors
+    ///
+    /// A description, if one is no server of a cluster. It does not quote the text, which may hold a password.
+    pub(in crate::topology) fn of_endpoints(
+        seeds: Vec<NodeEndpoint>,
+    ) -> Result<(Self, Vec<HostPort>), String> {
+        let mut addresses = Vec::with_capacity(seeds.len());
+        for seed in &seeds {
+            // Only a node behind Sentinel is named by its URL.
+            let address = match &seed.name {
+                None => split_address(&seed.address),
+                Some(_) => None,
+            };
+            let address = address.ok_or(
+                "a server of a cluster is host:port (with an IPv6 host in brackets), or the URL of a Redis server",
+            )?;
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        match addresses.is_empty() {
+            true => Err(
+                "the servers of the cluster are missing; one or more are given on this line".into(),
+            ),
+            false => Ok((Self(seeds.into()), addresses)),
+        }
     }
 
     /// The seeds, to be written.
@@ -60,6 +85,18 @@ impl ClusterSeeds {
             info.map_err(|cause| Error::config(format!("server {address} of the cluster: {cause}")))
         };
         self.0.iter().map(info).collect()
+    }
+}
+
+/// `host:port`, with an IPv6 host in brackets. `None` for the path of a socket.
+fn split_address(address: &str) -> Option<HostPort> {
+    let (host, port) = address.rsplit_once(':')?;
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    match address.starts_with('/') {
+        true => None,
+        false => HostPort::new(bare.unwrap_or(host), port.parse().ok()?),
     }
 }
 

@@ -22,7 +22,8 @@ share is from 0 to 1; load is the keys of a node against its share by weight; fr
 
 /// Counts the keys of each node, or those that would move to another fleet
 ///
-/// Keys are read from standard input, one a line, all bytes up to the line feed. No server is contacted.
+/// Keys are read from standard input, one a line, all bytes up to the line feed. No server is contacted, except for those of a
+/// Redis Cluster, which are asked for its slots.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Balance {

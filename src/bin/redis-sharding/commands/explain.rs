@@ -9,13 +9,14 @@ use redis_sharding::redis::Cmd;
 use redis_sharding::{Error, ErrorKind};
 use serde::Serialize;
 
-use crate::nodes::NodeArgs;
+use crate::nodes::{NodeArgs, ask_for_map};
 use crate::outcome::{Failure, Outcome};
 use crate::output::{self, BAD, JsonKey, Text};
 
 const EXAMPLES: &str = "\
 Examples:
   redis-sharding explain --topology users.topology MGET user:1 user:2 user:3
+  redis-sharding explain --cluster 10.0.0.1:7000 MGET user:1 user:2
   redis-sharding explain --node 10.0.0.1:6379 --node 10.0.0.2:6379 --json RENAME user:1 user:2
 
 JSON: {command, plan, parts: [{node, keys}], error}
@@ -24,7 +25,7 @@ a key is a string, or {hex} if it is no text; error is null, or {kind, message} 
 
 /// Shows to which nodes a command would be sent, without sending it
 ///
-/// No server is contacted. Exit code 1 if the command would be refused.
+/// No server is contacted, except for those of a Redis Cluster, which are asked for its slots. Exit code 1 if the command would be refused.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Explain {
@@ -47,6 +48,9 @@ pub struct Explain {
 impl Explain {
     pub fn run(self) -> Result<Outcome, Failure> {
         let client = self.nodes.builder()?.build()?;
+        if self.nodes.is_cluster()? {
+            ask_for_map(&client)?;
+        }
         let mut cmd = Cmd::new();
         for word in &self.command {
             cmd.arg(word.as_encoded_bytes());
@@ -118,7 +122,7 @@ fn plan(explanation: &Explanation) -> &'static str {
         Plan::Any => "any",
         Plan::Split(_) => "split",
         Plan::All(_) => "all",
-        Plan::Scan { .. } => "scan",
+        Plan::Scan { .. } | Plan::ScanSlots { .. } => "scan",
         // The library may get more kinds, which get a word here when it does.
         _ => "other",
     }

@@ -20,6 +20,7 @@ const EXAMPLES: &str = "\
 Examples:
   redis-sharding locate --topology users.topology user:1 user:2
   redis-sharding locate --placement twemproxy-ketama/1 --node a=10.0.0.1:6379 --node b=10.0.0.2:6379 < keys.txt
+  redis-sharding locate --cluster 10.0.0.1:7000 user:1 user:2
   redis-sharding locate --node a=10.0.0.1:6379 --node b=10.0.0.2:6379 --write-topology > users.topology
   redis-sharding locate --list
 
@@ -33,7 +34,7 @@ for a node that is named after its address";
 /// Keys are arguments; or they are read from standard input, one a line, all bytes up to the line feed: an empty line
 /// is the empty key. For each key a line is written: the key, a tab, the name of its node. A node without a name is
 /// shown by its address, as given. A key without an owner has no name after its tab, and the exit code is 1. No server
-/// is contacted.
+/// is contacted, except for those of a Redis Cluster, which are asked for its slots.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Locate {

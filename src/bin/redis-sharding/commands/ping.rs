@@ -9,13 +9,14 @@ use redis_sharding::aio::Node;
 use redis_sharding::redis::{InfoDict, RedisError, RedisResult, cmd};
 use serde::Serialize;
 
-use crate::nodes::NodeArgs;
+use crate::nodes::{NodeArgs, any_node, unknown_map};
 use crate::outcome::{Failure, Outcome};
 use crate::output::{self, BAD, HEAD, Text};
 
 const EXAMPLES: &str = "\
 Examples:
   redis-sharding ping --topology users.topology
+  redis-sharding ping --cluster 10.0.0.1:7000 --cluster 10.0.0.2:7000
   redis-sharding ping --node a=10.0.0.1:6379 --node b=10.0.0.2:6379 --timeout 0.5 --json
 
 JSON: {reachable, unreachable, nodes: [{node, address, reachable, server, version, role, keys, memory_bytes,
@@ -31,7 +32,7 @@ const MARGIN: Duration = Duration::from_secs(1);
 
 /// Prints the state of every node
 ///
-/// All nodes are asked at once. A node that cannot be reached has a row like the others. Exit code 1 if a node cannot be
+/// All nodes are asked at once; those of a Redis Cluster are its primaries. A node that cannot be reached has a row like the others. Exit code 1 if a node cannot be
 /// reached or replied with an error.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
@@ -61,14 +62,29 @@ fn timeout(text: &str) -> Result<Duration, String> {
 impl Ping {
     pub fn run(self) -> Result<Outcome, Failure> {
         let builder = self.nodes.builder()?;
+        let is_cluster = self.nodes.is_cluster()?;
         let longer = self.timeout + MARGIN;
         let builder = builder.connect_timeout(longer).response_timeout(longer);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let rows = runtime.block_on(async {
-            let nodes = builder.build_async()?.nodes();
+            let mut client = builder.build_async()?;
             let end = tokio::time::Instant::now() + self.timeout;
+            if is_cluster {
+                let asked = any_node();
+                let asked = tokio::time::timeout_at(end, asked.exec_async(&mut client)).await;
+                let late = || {
+                    format!(
+                        "no server of the cluster has named its nodes within {:?}",
+                        self.timeout
+                    )
+                };
+                asked
+                    .map_err(|_| Failure::Failed(late()))?
+                    .map_err(unknown_map)?;
+            }
+            let nodes = client.nodes();
             let asked = nodes.into_iter().map(|mut node| async move {
                 let mut row = Row::of(&node);
                 let asked = row.ask(&mut node);

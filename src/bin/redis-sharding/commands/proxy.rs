@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
-use redis_sharding::ClientEvent;
-use redis_sharding::proxy::{OutputLimit, serve_metrics};
+use redis_sharding::proxy::{ClusterMode, OutputLimit, serve_metrics};
+use redis_sharding::{ClientEvent, ErrorKind};
 use tokio::net::TcpListener;
 
 use crate::NAME;
-use crate::nodes::{NodeArgs, password};
+use crate::nodes::{NodeArgs, any_node, password};
 use crate::outcome::{Failure, Outcome};
 use crate::proxy_options::{
     self, ClientClass, Hangups, ProxyOptions, accept_error_reporter, shutdown_signal,
@@ -24,6 +24,7 @@ const EXAMPLES: &str = "\
 Examples:
   redis-sharding proxy --listen 127.0.0.1:7000 --topology users.topology
   redis-sharding proxy --listen 127.0.0.1:7000 --node a=10.0.0.1:6379 --node b=10.0.0.2:6379 --threads 2
+  redis-sharding proxy --listen 127.0.0.1:7000 --cluster 10.0.0.1:7000 --cluster 10.0.0.2:7000
   redis-cli -p 7000 mset user:1 Ada user:2 Grace
 
 The address is printed once the proxy listens. SIGTERM and Ctrl-C stop it: requests under way are answered first. SIGHUP
@@ -88,6 +89,15 @@ struct ClientArgs {
     /// Idle time after which a client is disconnected, 0 for never [default: 0]
     #[arg(long, value_name = "SECONDS", value_parser = |value: &str| seconds("--timeout", value))]
     timeout: Option<Seconds>,
+    /// What programs are told that ask for a Redis Cluster: disabled or emulated [default: disabled]
+    ///
+    /// disabled: the proxy looks like one server, also if its nodes are those of a cluster. emulated: it looks like a cluster
+    /// of one node, itself, that owns all slots, so that clients for Redis Cluster can use it.
+    #[arg(long, value_name = "MODE", value_parser = proxy_options::cluster_mode)]
+    cluster_mode: Option<ClusterMode>,
+    /// The address that the map of an emulated cluster names [default: the one that a client has connected to]
+    #[arg(long, value_name = "HOST:PORT", value_parser = proxy_options::cluster_announce)]
+    cluster_announce: Option<(String, u16)>,
     /// KEYS, SCAN, DBSIZE and RANDOMKEY leave out nodes that cannot be reached instead of failing
     #[arg(long)]
     partial_reads: bool,
@@ -116,6 +126,9 @@ impl Proxy {
                 .as_deref()
                 .ok_or_else(|| Failure::Usage("--watch needs --topology FILE".into()))?;
             builder = builder.watch_topology(file).on_event(report);
+        }
+        if self.nodes.is_cluster()? {
+            report_cluster(&self.nodes)?;
         }
         let proxy = options.build(builder)?;
         let proxy = proxy.with_accept_error_handler(accept_error_reporter(NAME));
@@ -148,7 +161,26 @@ impl ClientArgs {
             tcp_keepalive: self.tcp_keepalive.map(|Seconds(time)| time),
             timeout: self.timeout.map(|Seconds(time)| time),
             partial_reads: self.partial_reads,
+            cluster_mode: self.cluster_mode.unwrap_or_default(),
+            cluster_announce: self.cluster_announce,
         })
+    }
+}
+
+/// Asks the cluster for its nodes. Seeds that are no servers of one are invalid arguments. A cluster that cannot be reached
+/// is only reported, as it may come later.
+fn report_cluster(nodes: &NodeArgs) -> Result<(), Failure> {
+    let client = nodes.builder()?.build()?;
+    let Err(error) = any_node().exec(&mut client.clone()) else {
+        return Ok(());
+    };
+    match ErrorKind::of(&error) {
+        ErrorKind::Config | ErrorKind::Auth => Err(Failure::Usage(error.to_string())),
+        _ => {
+            // Nobody may read it; the proxy goes on.
+            let _ = writeln!(io::stderr(), "{NAME}: {error}");
+            Ok(())
+        }
     }
 }
 

@@ -23,8 +23,10 @@
 //! `out b` takes nodes out of the topology, and brings back all others.
 //!
 //! * `commands`, `scripts`, `pipelines`, `dedicated`, `retries`, `out_nodes`: the rows. `property`: generated commands and failures.
+//! * `cluster`: the servers of a Redis Cluster, whose slots move.
 //! * `world`: the simulated nodes and clock. `text`: the notation.
 
+mod cluster;
 mod commands;
 mod dedicated;
 mod out_nodes;
