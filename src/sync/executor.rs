@@ -26,6 +26,7 @@ use crate::endpoint::{Deadline, Endpoint};
 use crate::endpoint::{ReplicaConnections, ServerConnections};
 use crate::observe::{NodeHealth, NodeObserver, Stopwatch};
 use crate::partition::NodeIndex;
+use crate::plan::ClusterReport;
 use crate::plan::{
     Answers, Attempt, AttemptKind, Cause, ClusterReport, Exchange, ExchangeStep, Failure,
     LastRefusal, NextAttempt, NodeRequest, PoolUse, RequestOutcome, Retries,
@@ -34,6 +35,7 @@ use crate::policy::{HandshakeScope, RequestOptions, Target};
 use crate::snapshot::{ClusterConnections, OfEndpoint, carry_over};
 use crate::sync::connection::{Connector, Delivery, NodeConnection};
 use crate::sync::pool::{Checkout, Lease, Pool, PoolSettings};
+use crate::topology::HostPort;
 
 /// The connections to all nodes. Clones share them.
 #[derive(Clone, Debug)]
@@ -155,6 +157,13 @@ impl Deref for ServerPools<'_> {
     }
 }
 
+impl NodePools {
+    /// How to make a connection outside of the pools, and how long that may take.
+    pub(super) fn pub_sub_connector(&self) -> (Connector, Duration) {
+        self.shared.connector()
+    }
+}
+
 impl Executor {
     /// Prepares the connections to all nodes; nothing is contacted.
     pub(super) fn new(config: &ClientConfig) -> Self {
@@ -198,11 +207,6 @@ impl Executor {
     /// The deadline, from now, of a request that the server may hold back for `blocking`.
     pub(super) fn deadline(&self, blocking: BlockingTime) -> Deadline {
         Deadline::of_request(&self.options, blocking)
-    }
-
-    /// How to make a connection to `node` outside of the pools, and how long that may take.
-    pub(super) fn pub_sub_connector(&self, node: NodeIndex) -> (Connector, Duration) {
-        self.nodes[node.get()].shared.connector()
     }
 
     /// Sends one request to one node and returns its reply. `deadline` is [that](Self::deadline) of the request.
@@ -295,6 +299,20 @@ impl Executor {
                 ExchangeStep::Done => return self.report(exchange),
             }
         }
+    }
+
+    /// Tells the source of the cluster's map what subscribers have learned.
+    pub(super) fn report_to_cluster(&self, reports: Vec<ClusterReport>) {
+        if let Some(cluster) = &self.cluster {
+            cluster.report(reports);
+        }
+    }
+
+    /// The connections to the server of the cluster that a redirect names so, and its name as a node.
+    pub(super) fn redirected(&self, named: &HostPort) -> Option<(Arc<NodePools>, String)> {
+        let pools = self.cluster.as_ref()?.redirected(named)?;
+        let name = pools.endpoint.observer.node().name().to_owned();
+        Some((pools, name))
     }
 
     /// Tells the source of the cluster's map what the replies have shown.
