@@ -226,7 +226,7 @@ impl Dedicated {
                 }
             }
         }
-        shared.executor.tell_cluster(self.state.take_reports());
+        shared.executor.notify_cluster(self.state.take_reports());
         if let Some(pause) = self.state.take_pause(rand::random()) {
             tokio::time::sleep(pause).await;
         }

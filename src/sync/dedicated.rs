@@ -254,7 +254,7 @@ impl Dedicated {
             }
             exchange.handle(answers);
         }
-        shared.executor.tell_cluster(self.state.take_reports());
+        shared.executor.notify_cluster(self.state.take_reports());
         if let Some(pause) = self.state.take_pause(rand::random()) {
             thread::sleep(pause);
         }

@@ -299,11 +299,11 @@ impl Executor {
 
     /// Tells the source of the cluster's map what the replies have shown.
     fn report(&self, exchange: &mut Exchange) {
-        self.tell_cluster(exchange.take_reports());
+        self.notify_cluster(exchange.take_reports());
     }
 
     /// The same for replies to a dedicated connection.
-    pub(super) fn tell_cluster(&self, reports: Vec<ClusterReport>) {
+    pub(super) fn notify_cluster(&self, reports: Vec<ClusterReport>) {
         if let Some(cluster) = &self.cluster {
             cluster.report(reports);
         }
