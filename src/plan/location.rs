@@ -397,7 +397,7 @@ pub(super) mod tests {
         let (before, same) = (cluster(3), cluster(3));
         let (node, check) = before.dedicated_owner([A.as_bytes()]).unwrap();
         let handle = before.node_ref(node);
-        let located = |router: &Router| router.locate_dedicated(&handle, &check, |_| true);
+        let located = |router: &Router| router.locate_dedicated(&handle, (&check, false), |_| true);
         assert_eq!(located(&same).unwrap(), node);
         // The slot of `a` goes to another node, and that of `b` does.
         let moved = |key: &str| {
