@@ -36,8 +36,10 @@ pub(super) struct SlotProgress {
     server: ScanServer,
     /// Number of the probe.
     probe: u8,
-    /// Number of times that it was begun again.
+    /// Number of times that it was asked for again.
     attempts: u8,
+    /// The page to be found, if it is scanned by pages.
+    page: PageCursor,
 }
 
 /// What is asked next about a slot.
@@ -71,7 +73,7 @@ pub(super) enum Task {
 /// The server of a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum PageSource {
-    /// The owner. For all stages but the last.
+    /// The owner. In the last stage after the slot has arrived.
     Owner,
     /// The server that the owner names. For the last stage.
     Named,
@@ -86,8 +88,10 @@ pub(super) enum PageSource {
 pub(super) enum Next {
     /// This is asked.
     Task(Task),
-    /// It is begun again, at this server.
+    /// The same is asked of this server.
     Again(ScanServer),
+    /// It is begun again.
+    Restart,
     /// The key of the probe exists.
     OtherProbe,
     /// The server cannot be asked for the time being.
@@ -119,9 +123,14 @@ impl Task {
 impl SlotProgress {
     /// The slot at this position, of which this is asked first.
     pub(super) fn new(position: u16, task: Task) -> Self {
+        let page = match &task {
+            Task::Page { at, .. } => Some(*at),
+            _ => None,
+        };
         Self {
             position,
-            is_large: matches!(task, Task::Page { .. }),
+            is_large: page.is_some(),
+            page: page.unwrap_or(FIRST_PAGE),
             task,
             server: ScanServer::Owner,
             probe: 0,
@@ -223,11 +232,11 @@ impl SlotProgress {
             }
             Next::Again(server) => {
                 self.server = server;
-                self.task = match self.count_attempt(limits) {
-                    Err(error) => Task::LeftOut(error),
-                    Ok(()) if self.attempts > limits.attempts_at_once => Task::Locate,
-                    Ok(()) => self.beginning(limits),
-                }
+                self.ask_again(limits);
+            }
+            Next::Restart => {
+                self.page = FIRST_PAGE;
+                self.ask_again(limits);
             }
             Next::OtherProbe => {
                 self.probe = self.probe.wrapping_add(1);
@@ -247,7 +256,16 @@ impl SlotProgress {
         }
     }
 
-    /// Counts that it is begun again.
+    /// Asks again, or looks for the owner if that was done too often.
+    fn ask_again(&mut self, limits: &ScanLimits) {
+        self.task = match self.count_attempt(limits) {
+            Err(error) => Task::LeftOut(error),
+            Ok(()) if self.attempts > limits.attempts_at_once => Task::Locate,
+            Ok(()) => self.beginning(limits),
+        };
+    }
+
+    /// Counts that it is asked for again.
     ///
     /// # Errors
     ///
@@ -264,10 +282,10 @@ impl SlotProgress {
         Err(Error::from_server(&server_error("TRYAGAIN", &text), None))
     }
 
-    /// The task with which it is begun again.
+    /// The task of finding its keys, or its next page.
     fn beginning(&self, limits: &ScanLimits) -> Task {
         match self.is_large {
-            true => Task::page(FIRST_PAGE),
+            true => Task::page(self.page),
             false => Task::Whole {
                 limit: limits.slot_keys,
                 target: None,
@@ -290,9 +308,16 @@ impl SlotProgress {
             (Probe::Ask(to), Task::Confirm { target, keys, more }) if to == *target => {
                 Next::Task(Task::Finished(std::mem::take(keys), more.take()))
             }
+            // It is the former target, if the cursor is one of its own.
+            (Probe::Absent, &mut Task::Page { at, .. }) if at.cursor != 0 => {
+                Next::Task(Task::Page {
+                    at,
+                    from: PageSource::Owner,
+                })
+            }
             (Probe::Moved(to), _) => Next::Again(ScanServer::At(to)),
             // The move was cancelled.
-            _ => Next::Again(self.server.clone()),
+            _ => Next::Restart,
         }
     }
 
@@ -305,7 +330,7 @@ impl SlotProgress {
         limits: &ScanLimits,
     ) -> Next {
         let Task::Whole { limit, target } = &mut self.task else {
-            return Next::Again(self.server.clone());
+            return Next::Restart;
         };
         let limit = *limit;
         match (before, after) {
@@ -331,7 +356,7 @@ impl SlotProgress {
                             target: Some((to, keys)),
                         }),
                     },
-                    _ => Next::Again(self.server.clone()),
+                    _ => Next::Restart,
                 },
             },
         }
@@ -344,7 +369,7 @@ impl SlotProgress {
     /// With what is done instead, if the page is not to be used.
     fn stage(&self, before: Probe, after: Probe) -> Result<Stage, Next> {
         let Task::Page { at, from } = &self.task else {
-            return Err(Next::Again(self.server.clone()));
+            return Err(Next::Restart);
         };
         match (before, after, from) {
             (Probe::Exists, _, _) | (_, Probe::Exists, _) => Err(Next::OtherProbe),
@@ -353,31 +378,28 @@ impl SlotProgress {
             }
             (before, after, PageSource::Owner) => match (before, after, at.stage) {
                 (Probe::Absent, Probe::Absent, Stage::Owner) => Ok(Stage::Owner),
+                (Probe::Absent, Probe::Absent, Stage::Target) => Ok(Stage::Target),
                 (Probe::Absent, Probe::Ask(_), Stage::Owner)
                 | (Probe::Ask(_), Probe::Ask(_), _) => Ok(Stage::Source),
                 // The move was cancelled: keys may have come back to where the scan has been.
-                _ => Err(Next::Again(self.server.clone())),
+                _ => Err(Next::Restart),
             },
             (Probe::Absent, Probe::Absent, _) => Ok(Stage::Target),
             // It owns the slot by now, which moves on.
-            (_, _, PageSource::Target(to) | PageSource::NewOwner(to)) => {
-                Err(Next::Again(ScanServer::At(to.clone())))
-            }
-            (_, _, PageSource::Named) => Err(Next::Again(self.server.clone())),
+            _ => Err(Next::Restart),
         }
     }
 
     /// After a page with good probes.
     fn after_page(&self, page: FoundPage, limits: &ScanLimits) -> Next {
         let Task::Page { at, from } = &self.task else {
-            return Next::Again(self.server.clone());
+            return Next::Restart;
         };
         let (at, from, position) = (*at, from.clone(), self.position);
-        let again = || Next::Again(self.server.clone());
         let is_first = at.cursor == 0;
         let within = Within::Pages(at);
         if !(SlotCursor { position, within }).is_of(page.server.id) {
-            return again();
+            return Next::Restart;
         }
         if at.is_of_slot != page.server.has_slot_cursors {
             return match (is_first, at.stage) {
@@ -387,7 +409,7 @@ impl SlotProgress {
                     Next::Task(Task::Page { at, from })
                 }
                 (true, _) if at.is_of_slot => whole(limits.slot_keys_without_cursor),
-                _ => again(),
+                _ => Next::Restart,
             };
         }
         let number = slot_at(position);

@@ -36,13 +36,16 @@ const LIMITS: ScanLimits = ScanLimits {
 };
 
 /// Number of schedules that are run; more by hand.
-const SCHEDULES: u64 = 2000;
+const SCHEDULES: u64 = 500;
+
+/// A schedule that misses a key if the source does not confirm that the move is still the same.
+const WITHOUT_CONFIRMATION: u64 = 2243;
 
 type Key = Vec<u8>;
 
 /// A server of the cluster.
 struct Server {
-    keys: BTreeSet<Key>,
+    keys: BTreeMap<u16, BTreeSet<Key>>,
     /// Changes when it is restarted: its cursors mean nothing then.
     process: u64,
     has_slot_cursors: bool,
@@ -69,6 +72,22 @@ impl Random {
     }
 }
 
+impl Server {
+    fn of(&self, slot: u16) -> impl DoubleEndedIterator<Item = &Key> {
+        self.keys.get(&slot).into_iter().flatten()
+    }
+
+    fn insert(&mut self, slot: u16, key: Key) {
+        self.keys.entry(slot).or_default().insert(key);
+    }
+
+    fn remove(&mut self, slot: u16, key: &[u8]) -> bool {
+        self.keys
+            .get_mut(&slot)
+            .is_some_and(|keys| keys.remove(key))
+    }
+}
+
 struct Cluster {
     servers: Vec<Server>,
     /// What the client believes.
@@ -76,9 +95,11 @@ struct Cluster {
     random: Random,
     /// Servers that have been replicas all the time.
     replicas: Vec<usize>,
-    /// The slots that have moved since they were asked for. They do not move again before they are asked for anew, as there
-    /// and back again in that time goes unnoticed.
-    moved: BTreeSet<u16>,
+    /// The server that was asked for each slot last. A slot that has left it does not come back before it is asked for
+    /// anew, as there and back again in that time goes unnoticed.
+    asked: BTreeMap<u16, usize>,
+    /// The slots that have come back to that server because a move was cancelled.
+    cancelled: BTreeSet<u16>,
     /// Number of events of each kind so far.
     events: [u32; 9],
     /// What may happen.
@@ -103,9 +124,9 @@ fn slot_of(key: &[u8]) -> u16 {
 
 /// The place of a key in the tables of a process, of 256 buckets.
 fn bucket(process: u64, key: &[u8]) -> u64 {
-    let hash = key
-        .iter()
-        .fold(process, |hash, &byte| mix(hash ^ u64::from(byte)));
+    // FNV-1a.
+    let add = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    let hash = mix(key.iter().fold(process, add));
     hash % 256
 }
 
@@ -116,7 +137,7 @@ impl Cluster {
             .map(|slot| (slot, usize::from(slot / 7) % SERVERS))
             .collect();
         let server = |number: usize| Server {
-            keys: BTreeSet::new(),
+            keys: BTreeMap::new(),
             process: mix(number as u64 + 1),
             has_slot_cursors,
             is_reachable: number < SERVERS,
@@ -129,7 +150,8 @@ impl Cluster {
             map: owners,
             random: Random(mix(seed)),
             replicas: (SERVERS..SERVERS + SPARE).collect(),
-            moved: BTreeSet::new(),
+            asked: BTreeMap::new(),
+            cancelled: BTreeSet::new(),
             events: [0; 9],
             is_calm: false,
         }
@@ -148,6 +170,23 @@ impl Cluster {
     fn set_owner(&mut self, slot: u16, owner: usize) {
         for server in &mut self.servers {
             server.owners.insert(slot, owner);
+        }
+    }
+
+    /// The client learns the map, or believes something wrong.
+    fn change_map(&mut self) {
+        let slots: Vec<u16> = self.map.keys().copied().collect();
+        let kind = match self.is_calm {
+            true => 0,
+            false => self.random.within(0..4),
+        };
+        for slot in slots {
+            let owner = match kind {
+                0 | 1 => self.owner(slot),
+                2 => self.random.within(0..self.servers.len()),
+                _ => continue,
+            };
+            self.map.insert(slot, owner);
         }
     }
 
@@ -173,12 +212,11 @@ impl Cluster {
             .filter(|&number| self.servers[number].is_reachable && number != source)
             .collect();
         let other = living[self.random.within(0..living.len())];
-        let first_of = |server: &Server| {
-            let mut keys = server.keys.iter().filter(|key| slot_of(key) == slot);
-            keys.next_back().cloned()
-        };
+        let first_of = |server: &Server| server.of(slot).next_back().cloned();
         match (event, moving) {
-            (0 | 4 | 6, _) if self.moved.contains(&slot) => return false,
+            (0, _) if self.cancelled.contains(&slot) => return false,
+            (4, Some(target)) if self.asked.get(&slot) == Some(&target) => return false,
+            (6, _) if self.asked.get(&slot) == Some(&other) => return false,
             // A move of the old kind begins: at the target first.
             (0, None) => {
                 self.servers[other].importing.insert(slot);
@@ -189,43 +227,45 @@ impl Cluster {
                 let Some(key) = first_of(&self.servers[source]) else {
                     return false;
                 };
-                self.servers[target].keys.insert(key.clone());
-                self.servers[source].keys.remove(&key);
+                self.servers[source].remove(slot, &key);
+                self.servers[target].insert(slot, key);
             }
             // The move ends: the target knows it first.
             (4, Some(target)) if first_of(&self.servers[source]).is_none() => {
                 self.servers[target].importing.remove(&slot);
                 self.servers[source].migrating.remove(&slot);
                 self.set_owner(slot, target);
-                self.moved.insert(slot);
             }
-            // A move is cancelled before a key has moved.
-            (5, Some(target)) if first_of(&self.servers[target]).is_none() => {
+            // A move is cancelled, and what has moved comes back.
+            (5, Some(target)) => {
                 self.servers[target].importing.remove(&slot);
                 self.servers[source].migrating.remove(&slot);
+                self.hand_over(slot, target, source);
+                self.cancelled.insert(slot);
             }
             // An atomic move.
             (6, None) => {
-                let keys: Vec<Key> = self.servers[source].keys.iter().cloned().collect();
-                for key in keys.into_iter().filter(|key| slot_of(key) == slot) {
-                    self.servers[source].keys.remove(&key);
-                    self.servers[other].keys.insert(key);
-                }
+                self.hand_over(slot, source, other);
                 self.set_owner(slot, other);
-                self.moved.insert(slot);
             }
             // A replica takes over, with the keys and slots of its primary.
-            (7, _) => return self.fail_over(source),
+            (7, _) if self.random.within(0..12) == 0 => return self.fail_over(source),
             // Another key comes, or goes.
             (8, _) => {
                 let key = key_in(slot, &format!("t{}", self.random.within(0..8)));
-                if !self.servers[source].keys.remove(&key) && moving.is_none() {
-                    self.servers[source].keys.insert(key);
+                if !self.servers[source].remove(slot, &key) && moving.is_none() {
+                    self.servers[source].insert(slot, key);
                 }
             }
             _ => return false,
         }
         true
+    }
+
+    /// Moves all keys of a slot at once.
+    fn hand_over(&mut self, slot: u16, from: usize, to: usize) {
+        let keys = self.servers[from].keys.remove(&slot).unwrap_or_default();
+        self.servers[to].keys.entry(slot).or_default().extend(keys);
     }
 
     fn fail_over(&mut self, failed: usize) -> bool {
@@ -267,26 +307,26 @@ impl Cluster {
     }
 
     fn keys(&self, server: usize, slot: u16, limit: usize) -> Vec<Key> {
-        let keys = self.servers[server].keys.iter();
-        keys.filter(|key| slot_of(key) == slot)
-            .take(limit)
-            .cloned()
-            .collect()
+        self.servers[server].of(slot).take(limit).cloned().collect()
     }
 
     /// SCAN: buckets in their order until there are enough keys.
     fn page(&self, server: usize, cursor: u64, count: usize) -> (u64, Vec<Key>) {
         let server = &self.servers[server];
-        let place = |key: &Key| match server.has_slot_cursors {
-            true => (slot_of(key), bucket(server.process, key)),
-            false => (0, bucket(server.process, key)),
-        };
         let slots = u64::from(SLOTS);
         let from = match server.has_slot_cursors {
             true => ((cursor % slots) as u16, cursor / slots),
             false => (0, cursor),
         };
-        let mut keys: Vec<(_, &Key)> = server.keys.iter().map(|key| (place(key), key)).collect();
+        let mut keys: Vec<((u16, u64), &Key)> = Vec::new();
+        for (slot, of_slot) in &server.keys {
+            let slot = u16::from(server.has_slot_cursors) * slot;
+            keys.extend(
+                of_slot
+                    .iter()
+                    .map(|key| ((slot, bucket(server.process, key)), key)),
+            );
+        }
         keys.retain(|(place, _)| *place >= from);
         keys.sort();
         let mut page: Vec<Key> = Vec::new();
@@ -326,7 +366,8 @@ impl Cluster {
             return SlotReply::Failed(Error::new(ErrorKind::NodeDown, "it is down"));
         }
         if !is_asking && request.question != SlotQuestion::Probe {
-            self.moved.remove(&slot);
+            self.asked.insert(slot, server);
+            self.cancelled.remove(&slot);
         }
         let before = self.probe(server, slot, is_asking);
         self.shake();
@@ -377,13 +418,7 @@ fn scan(cluster: &mut Cluster, count: usize) -> BTreeMap<Key, u32> {
             type_name: None,
         };
         let mut scan = SlotScan::new(cursor, options, LIMITS, SERVERS, false);
-        if cluster.random.bits() % 2 == 0 {
-            let slots = cluster.map.keys().copied().collect::<Vec<_>>();
-            cluster.map = slots
-                .iter()
-                .map(|&slot| (slot, cluster.owner(slot)))
-                .collect();
-        }
+        cluster.change_map();
         let page = loop {
             match scan.poll() {
                 SlotScanStep::Ask(requests) => {
@@ -407,6 +442,7 @@ fn scan(cluster: &mut Cluster, count: usize) -> BTreeMap<Key, u32> {
         steps += 1;
         // Nothing may keep a scan from its end for ever: pages are begun again when their slots move.
         cluster.is_calm |= steps > 150;
+        assert!(steps < 1000, "the scan does not end");
     }
 }
 
@@ -433,7 +469,11 @@ fn schedule(seed: u64, has_slot_cursors: bool, events: &mut [u32; 9]) {
         let owner = cluster.owner(slot);
         let names = (0..keys).map(|number| key_in(slot, &format!("k{number}")));
         lasting.extend(names.clone());
-        cluster.servers[owner].keys.extend(names);
+        cluster.servers[owner]
+            .keys
+            .entry(slot)
+            .or_default()
+            .extend(names);
     }
     // Some slots rest half moved from the beginning.
     for _ in 0..cluster.random.within(0..40) {
@@ -461,8 +501,8 @@ fn schedule(seed: u64, has_slot_cursors: bool, events: &mut [u32; 9]) {
 #[test]
 fn scan_by_slots_misses_and_doubles_no_key_whatever_moves() {
     let mut events = [0; 9];
-    for seed in 0..SCHEDULES {
+    for seed in (0..SCHEDULES).chain([WITHOUT_CONFIRMATION]) {
         schedule(seed, seed % 2 == 0, &mut events);
     }
-    assert!(events.iter().all(|&count| count > 500), "{events:?}");
+    assert!(events.iter().all(|&count| count > 50), "{events:?}");
 }
