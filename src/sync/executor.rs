@@ -26,7 +26,6 @@ use crate::endpoint::{Deadline, Endpoint};
 use crate::endpoint::{ReplicaConnections, ServerConnections};
 use crate::observe::{NodeHealth, NodeObserver, Stopwatch};
 use crate::partition::NodeIndex;
-use crate::plan::ClusterReport;
 use crate::plan::{
     Answers, Attempt, AttemptKind, Cause, ClusterReport, Exchange, ExchangeStep, Failure,
     LastRefusal, NextAttempt, NodeRequest, PoolUse, RequestOutcome, Retries,
@@ -301,7 +300,7 @@ impl Executor {
         }
     }
 
-    /// Tells the source of the cluster's map what subscribers have learned.
+    /// Reports to the source of the cluster's map.
     pub(super) fn report_to_cluster(&self, reports: Vec<ClusterReport>) {
         if let Some(cluster) = &self.cluster {
             cluster.report(reports);
@@ -318,13 +317,6 @@ impl Executor {
     /// Tells the source of the cluster's map what the replies have shown.
     fn report(&self, exchange: &mut Exchange) {
         self.report_to_cluster(exchange.take_reports());
-    }
-
-    /// The same for replies to a dedicated connection.
-    pub(super) fn report_to_cluster(&self, reports: Vec<ClusterReport>) {
-        if let Some(cluster) = &self.cluster {
-            cluster.report(reports);
-        }
     }
 
     /// The connections to the server that receives a request. `None` if it is no longer one of its node.

@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::aio::Shared;
 use crate::partition::NodeIndex;
-use crate::plan::{Answers, ByteMeter, Cause, Failure, NodeRequest, RawReplies};
+use crate::plan::{Answers, Cause, Failure, NodeRequest, RawReplies};
 use crate::proxy::net::call::send_for;
 use crate::proxy::net::connection::ClientConnection;
 use crate::proxy::net::streaming::{ReplyProgress, StreamingConnection};
