@@ -28,7 +28,7 @@ const BASE_SLOT: u16 = slot_of(0);
 ///
 /// The same tag for a slot in every version: it is part of the keys that a scan asks for.
 pub(crate) fn slot_tag(slot: u16) -> [u8; TAG_BYTES] {
-    let difference = slot % SLOTS ^ BASE_SLOT;
+    let difference = (slot % SLOTS) ^ BASE_SLOT;
     let flipped = FLIPS
         .iter()
         .enumerate()

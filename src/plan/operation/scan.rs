@@ -347,6 +347,10 @@ struct Replies<'n> {
     host: Option<&'n str>,
 }
 
+#[expect(
+    clippy::result_large_err,
+    reason = "one of them is made for each slot, and taken apart at once"
+)]
 impl<'n> Replies<'n> {
     fn new<R: ReplyForm>(answers: Answers<R>, name: &'n str, host: Option<&'n str>) -> Self {
         let count = answers.values.count();
