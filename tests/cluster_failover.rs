@@ -120,13 +120,13 @@ impl Counter {
         }
     }
 
-    fn counted(&mut self, outcome: &RedisResult<(i64, u64)>) {
+    fn counted(&mut self, outcome: &RedisResult<(i64, u64)>, how: &str) {
         let last = self.acknowledged.last().map_or(0, |(value, _)| *value);
-        match outcome {
-            Ok((value, _)) if *value == last + 1 => {}
-            Ok((value, _)) => self.odd.push(format!("{value} after {last}")),
-            Err(error) => self.odd.push(format!("{:?} {error}", ErrorKind::of(error))),
-        }
+        let event = match outcome {
+            Ok((value, replicas)) => format!("{value} after {last}, on {replicas} replicas"),
+            Err(error) => format!("{:?} {error}", ErrorKind::of(error)),
+        };
+        self.odd.push(format!("{how}: {event}"));
         match outcome {
             Ok((value, replicas)) => {
                 self.forget_from(*value);
@@ -269,6 +269,7 @@ struct Fleet {
     /// By shard: when its replica was promoted, and since when its former primary knows that it is none.
     promotions: Mutex<Vec<(usize, Instant)>>,
     slowest: Mutex<Duration>,
+    start: Instant,
     ended: AtomicBool,
 }
 
@@ -281,6 +282,7 @@ impl Fleet {
             counters: Mutex::default(),
             promotions: Mutex::default(),
             slowest: Mutex::default(),
+            start: Instant::now(),
             ended: AtomicBool::new(false),
         }
     }
@@ -305,6 +307,11 @@ impl Fleet {
         let cluster = &self.cluster;
         let (primary, replica) = self.pair(shard);
         let (start, lost) = (Instant::now(), self.lost(shard));
+        println!(
+            "{:?}: {}: {fault:?} of shard {shard}: {primary} with {replica}",
+            self.start.elapsed(),
+            self.cluster.server.name
+        );
         match fault {
             Fault::Kill => {
                 cluster.kill(primary);
@@ -444,11 +451,12 @@ impl Worker<'_> {
             let shared = &self.counters[self.random.below(self.counters.len())];
             let key = shared.lock().unwrap().key.clone();
             let start = Instant::now();
-            let outcome = match self.random.below(3) {
-                0 if !self.is_patient => incr_and_wait(&mut self.client, &key),
-                _ => incr(&mut self.client, &key),
+            let (name, outcome) = match self.random.below(3) {
+                0 if !self.is_patient => ("with WAIT", incr_and_wait(&mut self.client, &key)),
+                _ => ("INCR", incr(&mut self.client, &key)),
             };
             let took = start.elapsed();
+            let how = format!("{:?} {name} took {took:?}", start - fleet.start);
             let limit = if self.is_patient {
                 PATIENCE
             } else {
@@ -456,7 +464,7 @@ impl Worker<'_> {
             };
             assert!(took < limit, "{kind:?}: an answer after {took:?}");
             let mut counter = shared.lock().unwrap();
-            counter.counted(&outcome);
+            counter.counted(&outcome, &how);
             if outcome.is_ok() && !self.is_patient {
                 fleet.successes.add(kind, counter.shard);
             }

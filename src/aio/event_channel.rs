@@ -31,6 +31,8 @@ struct State {
     closed: bool,
     /// True if a writer ended with its runtime since [`EventChannel::take_stopped`] last returned.
     stopped: bool,
+    /// True if a connection has signals for the subscriber.
+    has_signals: bool,
     /// Waker of the reader, if it waits.
     reader: Option<Waker>,
 }
@@ -76,6 +78,18 @@ impl EventChannel {
     /// True if a writer ended with its runtime since the last call.
     pub(super) fn take_stopped(&self) -> bool {
         std::mem::take(&mut self.state.lock().stopped)
+    }
+
+    /// Marks that a connection has signals for the subscriber, which wakes the reader.
+    pub(super) fn signal(&self) {
+        let mut state = self.state.lock();
+        state.has_signals = true;
+        Self::wake_reader(state);
+    }
+
+    /// True if a connection has signals since the last call.
+    pub(super) fn take_signals(&self) -> bool {
+        std::mem::take(&mut self.state.lock().has_signals)
     }
 
     /// Returns the next event, or stores the waker.

@@ -70,6 +70,13 @@ pub(super) struct NodeConnections {
     pub(super) replicas: Option<ReplicaConnections<NodeConnections>>,
 }
 
+impl NodeConnections {
+    /// How to make a connection that the caller drives itself.
+    pub(super) fn connector(&self) -> Connector {
+        self.exclusive.connector.clone()
+    }
+}
+
 impl Executor {
     /// Prepares the connections to all nodes; nothing is contacted.
     pub(crate) fn new(config: &ClientConfig, purpose: ConnectionPurpose) -> Self {
@@ -144,7 +151,7 @@ impl Executor {
 
     /// How to make a connection to `node` that the caller drives itself.
     pub(crate) fn connector(&self, node: NodeIndex) -> Connector {
-        self.nodes[node.get()].exclusive.connector.clone()
+        self.nodes[node.get()].connector()
     }
 
     /// Maximum duration of a request that the server does not hold back.
@@ -252,6 +259,13 @@ impl Executor {
                 }
             }
         }
+    }
+
+    /// The connections to the server of the cluster that a redirect names so, and its name as a node.
+    pub(super) fn redirected(&self, named: &HostPort) -> Option<(Arc<NodeConnections>, String)> {
+        let connections = self.cluster.as_ref()?.redirected(named)?;
+        let name = connections.endpoint.observer.node().name().to_owned();
+        Some((connections, name))
     }
 
     /// Tells the source of the cluster's map what replies have shown.

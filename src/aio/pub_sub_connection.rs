@@ -29,12 +29,11 @@ use crate::aio::event_channel::EventChannel;
 use crate::aio::multiplexed::is_away;
 use crate::aio::peek::Duplex;
 use crate::aio::reconnecting::{Connector, current_thread_runtime};
-use crate::endpoint::{Deadline, PrimaryVersion};
-use crate::error::Error;
+use crate::endpoint::PrimaryVersion;
 use crate::plan::pubsub::{
-    ChangeProgress, ChangeRequest, ChannelName, ConnectionEnd, DesiredNames, Event,
-    KEEPALIVE_AFTER, NAMES_AT_ONCE, PubSubReply, SubscriptionChange, SubscriptionKind,
-    SubscriptionWorker,
+    ChangeProgress, ChangeRequest, ChannelName, ClusterSignals, ConnectionEnd, DesiredNames, Event,
+    KEEPALIVE_AFTER, NAMES_AT_ONCE, PubSubReply, RedirectedNames, SubscriptionChange,
+    SubscriptionKind, SubscriptionWorker,
 };
 use crate::policy::{ConnectError, HandshakeScope, IoFailure};
 use crate::resp::ReplyDecoder;
@@ -80,10 +79,23 @@ struct State {
 }
 
 impl PubSubConnection {
-    /// Starts the task on this runtime.
-    pub(super) fn start(connector: Connector, node: String, events: Arc<EventChannel>) -> Self {
+    /// Starts the task on this runtime, for a plain node or one of a cluster.
+    pub(super) fn start(
+        connector: Connector,
+        node: String,
+        is_cluster: bool,
+        events: Arc<EventChannel>,
+    ) -> Self {
+        let state = State {
+            worker: SubscriptionWorker::new(is_cluster),
+            ..State::default()
+        };
+        let shared = Shared {
+            state: Mutex::new(state),
+            ..Shared::default()
+        };
         let connection = Self {
-            shared: Arc::default(),
+            shared: Arc::new(shared),
             connector,
             node,
             events,
@@ -161,11 +173,11 @@ impl PubSubConnection {
     ) {
         // Names are handled in chunks, so that a list of a million does not block the runtime; the lock is
         // not held over the yield.
+        let request = self.shared.state.lock().worker.begin_change(change, kind);
         let mut unsent = UnsentChange {
             shared: &self.shared,
-            request: ChangeRequest::new(change, kind),
+            request,
         };
-        self.shared.state.lock().worker.subscriptions.begin_change();
         for names in names.chunks(NAMES_AT_ONCE) {
             unsent.request.add(names);
             {
@@ -192,48 +204,70 @@ impl PubSubConnection {
         }
     }
 
+    /// Takes over what another server of the cluster has redirected here.
+    pub(super) fn take_over(&self, redirected: &RedirectedNames, is_delayed: bool) {
+        let mut state = self.shared.state.lock();
+        if state.worker.take_over(redirected, is_delayed) {
+            drop(state);
+            self.shared.work.notify_one();
+        }
+    }
+
+    /// What the connection means for those to other nodes of the cluster.
+    pub(super) fn take_signals(&self) -> ClusterSignals {
+        self.shared.state.lock().worker.take_signals()
+    }
+
+    /// True if the user wants this name at this node.
+    pub(super) fn wants(&self, kind: SubscriptionKind, name: &[u8]) -> bool {
+        self.shared
+            .state
+            .lock()
+            .worker
+            .subscriptions
+            .wants(kind, name)
+    }
+
     /// The names that the user wants at this node.
     pub(super) fn desired(&self) -> DesiredNames {
         self.shared.state.lock().worker.subscriptions.desired()
     }
 
-    /// Waits until the node has confirmed all subscriptions. While the node is known to be down, waits only
-    /// for an attempt that is due.
+    /// Number of connections that broke or could not be made so far.
+    pub(super) fn failed_count(&self) -> u64 {
+        self.shared.state.lock().worker.failed_count()
+    }
+
+    /// Waits until the node has confirmed all subscriptions, for longest until `end`. A refused change is rolled back.
     ///
-    /// # Errors
-    ///
-    /// The node's own, after which the change is rolled back; or `late`, with the reason why there is no
-    /// connection, after which the change stays in force.
+    /// While the node is known to be down, waits only for an attempt that is due. It began after `failed_before` failures.
+    /// [`Pending`](ChangeProgress::Pending) when the time is over, or names have to be [taken](Self::take_signals).
     pub(super) async fn wait_confirmed(
         &self,
-        deadline: Deadline,
-        late: impl Fn(Option<&ConnectError>) -> Error,
-    ) -> Result<(), Error> {
-        let failed_before = self.shared.state.lock().worker.failed_count();
+        failed_before: u64,
+        end: Option<Instant>,
+    ) -> ChangeProgress {
         loop {
             // Before the state is looked at: what happens in between must not be missed.
             let mut changed = pin!(self.shared.changed.notified());
             changed.as_mut().enable();
-            let progress = {
-                let mut state = self.shared.state.lock();
-                state
-                    .worker
-                    .change_progress(failed_before, || self.connector.backoff.is_due())
+            let (progress, has_signals) = {
+                let worker = &mut self.shared.state.lock().worker;
+                let is_due = || self.connector.backoff.is_due();
+                let progress = worker.change_progress(failed_before, is_due);
+                (progress, worker.has_signals())
             };
-            match progress {
-                ChangeProgress::Pending => {}
-                ChangeProgress::Confirmed => return Ok(()),
-                ChangeProgress::Unreachable(outage) => return Err(late(Some(&outage))),
-                ChangeProgress::Refused(refusal) => {
-                    self.roll_back().await;
-                    return Err(refusal);
-                }
+            if matches!(progress, ChangeProgress::Refused(_)) {
+                self.roll_back().await;
             }
-            match deadline.end() {
+            if !matches!(progress, ChangeProgress::Pending) || has_signals {
+                return progress;
+            }
+            match end {
                 None => changed.await,
                 Some(end) => {
                     if tokio::time::timeout_at(end.into(), changed).await.is_err() {
-                        return Err(late(None));
+                        return ChangeProgress::Pending;
                     }
                 }
             }
@@ -243,7 +277,14 @@ impl PubSubConnection {
     /// Undoes a refused change, in steps between which other tasks run.
     async fn roll_back(&self) {
         loop {
-            let is_done = self.shared.state.lock().worker.subscriptions.roll_back();
+            let is_done = {
+                let worker = &mut self.shared.state.lock().worker;
+                let is_done = worker.subscriptions.roll_back();
+                if is_done && worker.end_refused() {
+                    self.shared.work.notify_one();
+                }
+                is_done
+            };
             if is_done {
                 return;
             }
@@ -349,6 +390,9 @@ impl Worker {
             }
             // After the state is set: a change that waits must see the outage.
             self.shared.changed.notify_waiters();
+            if reconnect.has_signals {
+                self.events.signal();
+            }
             let node = self.node.clone();
             if reconnect.is_disconnected && !self.events.send(Event::Disconnected { node }).await {
                 return;
@@ -417,10 +461,10 @@ impl Worker {
             if let Some(end) = self.handle_buffered(&mut transfer.decoder).await {
                 return end;
             }
-            if !self.take_outgoing(&mut transfer) {
+            let Some(wakes_at) = self.take_outgoing(&mut transfer) else {
                 return End::NoUser;
-            }
-            match self.next_wakeup(&mut transfer).await {
+            };
+            match self.next_wakeup(&mut transfer, wakes_at).await {
                 Wakeup::Moved => return End::broken(ConnectError::PrimaryChanged),
                 Wakeup::Work | Wakeup::Written(Ok(())) => {}
                 Wakeup::Written(Err(error)) | Wakeup::Arrived(Err(error)) => {
@@ -443,12 +487,11 @@ impl Worker {
     }
 
     /// Takes what is to be written next, once everything taken before is written: first the commands that
-    /// restore the subscriptions, a piece at a time, then those of the user. Returns false if there is no
-    /// user any more.
-    fn take_outgoing(&self, transfer: &mut Transfer) -> bool {
-        let Some(mut state) = self.state() else {
-            return false;
-        };
+    /// restore the subscriptions, a piece at a time, then those of the user. Returns when there will be more without
+    /// another reason. `None` if there is no user any more.
+    fn take_outgoing(&self, transfer: &mut Transfer) -> Option<Option<Instant>> {
+        let mut state = self.state()?;
+        state.worker.resubscribe(Instant::now(), rand::random());
         if transfer.written == transfer.outgoing.len() && transfer.flushed {
             let mut restored = std::iter::from_fn(|| state.worker.subscriptions.restore());
             transfer.outgoing = match restored.find(|packed| !packed.is_empty()) {
@@ -458,13 +501,13 @@ impl Worker {
             transfer.written = 0;
             transfer.flushed = transfer.outgoing.is_empty();
         }
-        true
+        Some(state.worker.wakes_at())
     }
 
     async fn handle_buffered(&self, decoder: &mut ReplyDecoder) -> Option<End> {
         let (mut replies, mut bytes) = (0, 0);
         loop {
-            let is_missed_due = self.shared.state.lock().worker.take_missed();
+            let is_missed_due = self.shared.state.lock().worker.take_missed(Instant::now);
             let node = || self.node.clone();
             if is_missed_due && !self.events.send(Event::Missed { node: node() }).await {
                 return Some(End::NoUser);
@@ -482,6 +525,10 @@ impl Worker {
                 PubSubReply::Nothing => {}
                 PubSubReply::Confirmed | PubSubReply::Restored => {
                     self.shared.changed.notify_waiters()
+                }
+                PubSubReply::Redirected => {
+                    self.shared.changed.notify_waiters();
+                    self.events.signal();
                 }
                 PubSubReply::Message(message) => {
                     bytes += message.payload.len();
@@ -502,14 +549,21 @@ impl Worker {
 
     /// Waits until something happens. Writes and reads at the same time: a server that waits for its replies
     /// to be read may itself not read.
-    async fn next_wakeup(&self, transfer: &mut Transfer) -> Wakeup {
+    async fn next_wakeup(&self, transfer: &mut Transfer, wakes_at: Option<Instant>) -> Wakeup {
         // Nothing is lost when these are dropped: `Notify` keeps its permit, and reading goes directly into
         // the decoder.
         let mut work = pin!(self.shared.work.notified());
         // Counted from the last bytes, whatever was written since: a user who changes subscriptions all the time must not
         // keep a dead connection from being noticed.
-        let quiet_at = (transfer.quiet_since + KEEPALIVE_AFTER).into();
-        let mut silence = pin!(tokio::time::sleep_until(quiet_at));
+        let quiet_at = transfer.quiet_since + KEEPALIVE_AFTER;
+        let alarm = match wakes_at {
+            Some(wakes_at) if wakes_at < quiet_at => (wakes_at, Wakeup::Work),
+            _ => (quiet_at, Wakeup::Quiet),
+        };
+        let (mut rings, mut wakeup) = (
+            pin!(tokio::time::sleep_until(alarm.0.into())),
+            Some(alarm.1),
+        );
         let primary = transfer.primary.clone();
         // Boxed, so that fixed addresses pay nothing for it.
         let mut moved = primary.as_ref().map(|primary| Box::pin(primary.moved()));
@@ -528,7 +582,8 @@ impl Worker {
             if let Poll::Ready(arrived) = transfer.poll_read(cx) {
                 return Poll::Ready(Wakeup::Arrived(arrived));
             }
-            silence.as_mut().poll(cx).map(|()| Wakeup::Quiet)
+            ready!(rings.as_mut().poll(cx));
+            Poll::Ready(wakeup.take().unwrap_or(Wakeup::Work))
         })
         .await
     }

@@ -1,11 +1,11 @@
 //! [`Subscriber`]: subscriptions to channels of many nodes, as one stream of events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::Stream;
 use redis::ToRedisArgs;
@@ -18,11 +18,13 @@ use crate::aio::executor::NodeConnections;
 use crate::aio::multiplexed::DRIVER_PROBE_TIMEOUT;
 use crate::aio::pub_sub_connection::PubSubConnection;
 use crate::command::BlockingTime;
+use crate::endpoint::Deadline;
 use crate::error::Error;
-use crate::partition::{NodeId, NodeIndex};
+use crate::partition::NodeId;
 use crate::plan::pubsub::{
-    Event, NAMES_AT_ONCE, NamesByNode, SubscriptionChange, SubscriptionKind, SubscriptionMoves,
-    not_confirmed, nothing_to_do,
+    ChangeProgress, Event, FOLLOW_INTERVAL, NAMES_AT_ONCE, NamesByNode, RedirectedNames,
+    SubscriptionChange, SubscriptionKind, SubscriptionMoves, SubscriptionPlaces, not_confirmed,
+    nothing_to_do,
 };
 use crate::snapshot::{SnapshotHandle, SnapshotListener};
 use crate::topology::Topology;
@@ -33,7 +35,9 @@ use crate::topology::Topology;
 /// A channel is subscribed to at the node that owns its name, which is where the client's PUBLISH goes.
 /// Patterns are subscribed to on all nodes, and so are channels of keyspace notifications (`__keyspace@..`,
 /// `__keyevent@..`), as every server publishes those for its own keys. A script publishes at the node it runs
-/// on: give the channel the hash tag of the script's keys, or subscribe to a pattern.
+/// on: give the channel the hash tag of the script's keys, or subscribe to a pattern. In a Redis Cluster channels and
+/// patterns are subscribed to at one node, as its servers pass messages on to each other; shard channels go where their
+/// slots go.
 ///
 /// When a connection breaks, an [`Event::Disconnected`] is returned at once. The connection and its
 /// subscriptions are then restored in the background, followed by an [`Event::Missed`].
@@ -69,6 +73,8 @@ pub struct Subscriber {
     connections: BTreeMap<NodeId, NodeSubscriptions>,
     /// The topology by which they were made.
     placed_by: Arc<Topology>,
+    /// What is known of their places besides.
+    places: SubscriptionPlaces,
     /// Where all connections put their events.
     events: Arc<EventChannel>,
     /// Timer for connections on other runtimes; see [`poll_connections`].
@@ -78,6 +84,8 @@ pub struct Subscriber {
 /// The subscriptions on one node.
 struct NodeSubscriptions {
     connection: PubSubConnection,
+    /// The node's name.
+    name: String,
     /// The node's connections for commands, which are others once it is reached otherwise. Not kept alive.
     node: Weak<NodeConnections>,
 }
@@ -92,23 +100,37 @@ impl Subscriber {
             placed_by: Arc::clone(shared.load().router.topology()),
             shared,
             connections: BTreeMap::new(),
+            places: SubscriptionPlaces::default(),
             events,
             watch: None,
         }
     }
 
-    /// Moves the subscriptions to where the current topology wants them, if it has changed. Must be called on a
-    /// runtime.
-    fn follow(&mut self) {
+    /// Moves the subscriptions to where the current topology wants them, if it has changed, and to where the servers of
+    /// a cluster have said. Returns the nodes that were given names. Must be called on a runtime.
+    fn follow(&mut self) -> BTreeSet<NodeId> {
         let shared = self.shared.load_full();
-        let topology = shared.router.topology();
-        if Arc::ptr_eq(topology, &self.placed_by) {
-            return;
+        let mut given = BTreeSet::new();
+        let is_signalled = self.events.take_signals();
+        let is_changed = is_signalled && self.take_signals(&shared, &mut given);
+        if is_changed || !Arc::ptr_eq(shared.router.topology(), &self.placed_by) {
+            self.place(&shared, &mut given);
         }
+        given
+    }
+
+    /// Moves the subscriptions to where they belong.
+    fn place(&mut self, shared: &Shared, given: &mut BTreeSet<NodeId>) {
+        let topology = shared.router.topology();
+        self.places.topology_changed(topology);
         let is_current = |id: NodeId, subscriptions: &NodeSubscriptions| {
             // A node that is out has no subscriptions until it is back.
             let index = topology.index_of_id(id);
             let index = index.filter(|index| !topology.out().contains(*index));
+            if topology.cluster().is_some() {
+                // Its name is its address.
+                return index.is_some() || self.places.is_redirected_to(id);
+            }
             let node = index.map(|index| Arc::downgrade(shared.executor.connections(index)));
             node.is_some_and(|node| node.ptr_eq(&subscriptions.node))
         };
@@ -116,12 +138,16 @@ impl Subscriber {
             let desired = node.connection.desired();
             (*id, is_current(*id, node), desired)
         });
-        let (moves, kept) = SubscriptionMoves::of_connections(&shared.router, connections);
+        let (moves, kept) =
+            SubscriptionMoves::of_connections(&shared.router, &self.places, connections);
         self.connections.retain(|id, _| kept.contains(id));
-        for (node, kind, names) in &moves.begin {
-            let connection = self.connection(&shared, *node);
-            connection.ensure_running();
-            connection.change_owner(SubscriptionChange::Subscribe, *kind, names);
+        for (id, kind, names) in &moves.begin {
+            // Moves begin at nodes of the topology, or where there is a connection.
+            if let Some(connection) = self.connection(shared, *id) {
+                connection.ensure_running();
+                connection.change_owner(SubscriptionChange::Subscribe, *kind, names);
+                given.insert(*id);
+            }
         }
         for (id, kind, names) in &moves.end {
             if let Some(node) = self.connections.get(id) {
@@ -130,6 +156,43 @@ impl Subscriber {
             }
         }
         self.placed_by = Arc::clone(topology);
+    }
+
+    /// Does what the connections to the nodes of a cluster have learned. Returns true if names must be placed anew.
+    fn take_signals(&mut self, shared: &Shared, given: &mut BTreeSet<NodeId>) -> bool {
+        let signals = self.connections.iter();
+        let signals = signals.map(|(id, node)| (*id, node.connection.take_signals()));
+        let learned = self.places.learn(shared.router.topology(), signals);
+        shared.executor.report(learned.reports);
+        for redirected in learned.redirected {
+            match self.redirect(shared, &redirected) {
+                Some(node) => drop(given.insert(node)),
+                None => self.places.keep(redirected),
+            }
+        }
+        learned.is_changed
+    }
+
+    /// Subscribes at the server that MOVED has named. `None` if there can be no connection to it.
+    fn redirect(&mut self, shared: &Shared, redirected: &RedirectedNames) -> Option<NodeId> {
+        let topology = shared.router.topology();
+        let map = topology.cluster()?;
+        let id = match map.node_at(&redirected.to) {
+            Some(node) => topology.node(node).id(),
+            // The map does not know it yet.
+            None => {
+                let (node, name) = shared.executor.redirected(&redirected.to)?;
+                let id = NodeId::of_name(&name);
+                self.open(id, name, &node, true);
+                id
+            }
+        };
+        let now = Instant::now();
+        let is_delayed = self.places.moved(topology, redirected.slot, id, now);
+        let connection = self.connection(shared, id)?;
+        connection.ensure_running();
+        connection.take_over(redirected, is_delayed);
+        Some(id)
     }
 
     /// Maximum number of bytes of queued events, doubled while a change awaits its confirmation; a single
@@ -282,54 +345,117 @@ impl Subscriber {
         let shared = self.shared.load_full();
         let router = &shared.router;
         // All names are routed before anything is changed: a name without an owner refuses the whole call.
-        let mut spread = NamesByNode::new(router, kind);
+        let mut spread = NamesByNode::new(kind);
         for names in names.chunks(NAMES_AT_ONCE) {
-            spread.add(router, names)?;
+            let all = names.iter().map(Vec::as_slice);
+            let held = |name: &[u8]| self.holder(kind, name);
+            spread.add(router, &self.places, all, held)?;
             if names.len() == NAMES_AT_ONCE {
                 tokio::task::yield_now().await;
             }
         }
-        let spread = spread.finish(router);
+        let spread = spread.finish();
         // The caller does not read events while it waits here, and a confirmation is behind the messages that
         // arrived before it: with a full queue it would never be read.
         let events = Arc::clone(&self.events);
         let _more = events.take_more();
-        for (node, names) in &spread {
-            let connection = self.connection(&shared, *node);
-            connection.ensure_running();
-            connection.change(change, kind, names).await;
+        for (id, names) in &spread {
+            if let Some(connection) = self.connection(&shared, *id) {
+                connection.ensure_running();
+                connection.change(change, kind, names).await;
+            }
         }
+        let is_cluster = router.topology().cluster().is_some();
         let deadline = shared.executor.deadline(BlockingTime::None);
-        for (node, _) in &spread {
-            let spec = router.topology().node(*node);
-            let name = spec.name();
-            if let Some(node) = self.connections.get(&spec.id()) {
-                let connection = &node.connection;
-                let mut settled =
-                    pin!(connection.wait_confirmed(deadline, |why| not_confirmed(name, why)));
+        self.wait_confirmed(spread.into_keys().collect(), is_cluster, deadline)
+            .await
+    }
+
+    /// Waits for the confirmations of these nodes, and of those to which their names go in the meantime.
+    async fn wait_confirmed(
+        &mut self,
+        mut nodes: BTreeSet<NodeId>,
+        is_cluster: bool,
+        deadline: Deadline,
+    ) -> Result<(), Error> {
+        let mut failed: BTreeMap<NodeId, u64> = BTreeMap::new();
+        while let Some(&id) = nodes.first() {
+            let Some(node) = self.connections.get(&id) else {
+                nodes.remove(&id);
+                continue;
+            };
+            let failed_before = *failed
+                .entry(id)
+                .or_insert_with(|| node.connection.failed_count());
+            let soon = is_cluster.then(|| Instant::now() + FOLLOW_INTERVAL);
+            let end = soon.into_iter().chain(deadline.end()).min();
+            let progress = {
+                let mut settled = pin!(node.connection.wait_confirmed(failed_before, end));
                 // The confirmations come through tasks that may live on a runtime that is no longer run.
                 std::future::poll_fn(|cx| {
                     poll_connections(&self.connections, &self.events, &mut self.watch, cx);
                     settled.as_mut().poll(cx)
                 })
-                .await?;
+                .await
+            };
+            match progress {
+                ChangeProgress::Confirmed => drop(nodes.remove(&id)),
+                ChangeProgress::Refused(refusal) => return Err(refusal),
+                // In a cluster another node takes over.
+                ChangeProgress::Unreachable(_) if is_cluster && !deadline.is_over() => {
+                    tokio::time::sleep(FOLLOW_INTERVAL).await;
+                }
+                ChangeProgress::Unreachable(why) => {
+                    return Err(not_confirmed(&node.name, Some(&why)));
+                }
+                ChangeProgress::Pending if deadline.is_over() => {
+                    return Err(not_confirmed(&node.name, None));
+                }
+                ChangeProgress::Pending => {}
+            }
+            if is_cluster {
+                // Those that were confirmed because their names have left count again elsewhere.
+                self.events.signal();
+                nodes.extend(self.follow());
             }
         }
         Ok(())
     }
 
-    /// The connection to `node`, made if there is none yet.
-    fn connection(&mut self, shared: &Shared, node: NodeIndex) -> &PubSubConnection {
-        let spec = shared.router.topology().node(node);
-        let subscriptions = self.connections.entry(spec.id()).or_insert_with(|| {
-            let connector = shared.executor.connector(node);
-            let (name, events) = (spec.name().to_owned(), Arc::clone(&self.events));
+    /// The node on which a name is subscribed.
+    fn holder(&self, kind: SubscriptionKind, name: &[u8]) -> Option<NodeId> {
+        let mut nodes = self.connections.iter();
+        let node = nodes.find(|(_, node)| node.connection.wants(kind, name));
+        node.map(|(id, _)| *id)
+    }
+
+    /// The connection to a node, made if there is none yet. `None` if it is no node of the topology.
+    fn connection(&mut self, shared: &Shared, id: NodeId) -> Option<&PubSubConnection> {
+        let topology = shared.router.topology();
+        if !self.connections.contains_key(&id) {
+            let index = topology.index_of_id(id)?;
+            let name = topology.node(index).name().to_owned();
+            let node = shared.executor.connections(index);
+            self.open(id, name, node, topology.cluster().is_some());
+        }
+        self.connections.get(&id).map(|node| &node.connection)
+    }
+
+    /// Makes the connection to a server, unless there is one.
+    fn open(&mut self, id: NodeId, name: String, node: &Arc<NodeConnections>, is_cluster: bool) {
+        self.connections.entry(id).or_insert_with(|| {
+            let events = Arc::clone(&self.events);
             NodeSubscriptions {
-                connection: PubSubConnection::start(connector, name, events),
-                node: Arc::downgrade(shared.executor.connections(node)),
+                connection: PubSubConnection::start(
+                    node.connector(),
+                    name.clone(),
+                    is_cluster,
+                    events,
+                ),
+                name,
+                node: Arc::downgrade(node),
             }
         });
-        &subscriptions.connection
     }
 }
 

@@ -98,6 +98,16 @@ impl Socket {
         }
     }
 
+    /// Sets the limit of each read.
+    pub(crate) fn set_read_timeout(&self, limit: Duration) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_read_timeout(Some(limit)),
+            #[cfg(unix)]
+            Self::Unix(stream) => stream.set_read_timeout(Some(limit)),
+            Self::Tls(socket) => socket.tcp().set_read_timeout(Some(limit)),
+        }
+    }
+
     /// Sets the maximum time that one write blocks.
     pub(crate) fn set_write_timeout(&self, limit: Duration) -> io::Result<()> {
         match self {

@@ -274,6 +274,11 @@ fn describe() {
         count,
         "Requests sent to the node because another server of the cluster has refused them"
     );
+    describe_connections();
+}
+
+fn describe_connections() {
+    let count = Unit::Count;
     describe_counter!(SENT, Unit::Bytes, "Bytes sent to the node");
     describe_counter!(RECEIVED, Unit::Bytes, "Bytes received from the node");
     describe_gauge!(

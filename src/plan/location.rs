@@ -10,8 +10,9 @@
 //!
 //! The slot of a key is computed once, when the key is located: it is what the owner is looked up by.
 
-use crate::command::CommandSpec;
+use crate::command::{CommandSpec, KeyPositions};
 use crate::error::{Error, ErrorKind, KeyText};
+use crate::hash::HashTag;
 use crate::partition::NodeIndex;
 use crate::plan::Router;
 use crate::plan::refusal::typed_name;
@@ -76,6 +77,84 @@ impl Router {
             return Err(self.cross_node(what, first, key));
         }
         self.check_tag(what, first, key.0)
+    }
+
+    /// Checks a pattern from which the server makes keys (SORT ... BY and GET): all of them must live at
+    /// `location`.
+    ///
+    /// The server replaces the first `*` by each element, so the keys are not known. They are on one node, and in one
+    /// slot, exactly if the text before the `*` contains a complete hash tag:
+    ///
+    /// ```text
+    /// {user}:*->name     every key has the tag "user": checked like a key
+    /// weight_*           the keys are spread over all nodes: refused
+    /// *{user}            an element may contain a tag of its own, which would come first: refused
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`CrossNode`](ErrorKind::CrossNode) when one of the keys may live on another node, or in another slot.
+    pub(crate) fn check_pattern(
+        &self,
+        command: &CommandSpec,
+        pattern: &[u8],
+        location: KeyLocation,
+    ) -> Result<(), Error> {
+        let star = pattern
+            .iter()
+            .position(|&byte| byte == b'*')
+            .unwrap_or(pattern.len());
+        let fixed = &pattern[..star];
+        // Whatever replaces the star, the first complete pair of braces stays the first.
+        let rule = self.topology().hash_tag();
+        let pinned = matches!(rule, HashTag::Braces) && rule.of(fixed).len() < fixed.len();
+        if pinned && self.location(fixed).ok() == Some(location) {
+            return Ok(());
+        }
+        Err(self.unpinned_pattern(command, pattern, location))
+    }
+
+    /// Checks the keys of a command over a dedicated connection: see [`route_private`](Self::route_private).
+    pub(super) fn check_private(
+        &self,
+        command: &CommandSpec,
+        args: &[&[u8]],
+        at: &KeyPositions,
+        (node, first): (NodeIndex, Option<&[u8]>),
+    ) -> Result<(), Error> {
+        const WHAT: &str = "this connection";
+        let first = match first {
+            Some(first) => Some((first, self.location(first)?)),
+            None => None,
+        };
+        // Without a slot the node alone decides.
+        let mut all = KeyLocation {
+            node,
+            slot: first.and_then(|(_, location)| location.slot),
+        };
+        for &at in &at.keys {
+            let key = args[at as usize];
+            let location = self.location(key)?;
+            // The connection of keys in a cluster is bound to their slot. Any other is bound to its node alone.
+            if let Some(first) = first.filter(|first| first.1.slot != location.slot) {
+                return Err(self.cross_node(WHAT, first, (key, location)));
+            }
+            // The server that imports a slot is not its owner.
+            let is_of_slot = first.is_some() && location.slot.is_some();
+            if location.node != node && !is_of_slot {
+                return Err(self.wrong_node(command, key, location.node, node));
+            }
+            all.slot = location.slot;
+        }
+        for &at in &at.patterns {
+            self.check_pattern(command, args[at as usize], all)?;
+        }
+        if let Some(first) = first {
+            for &at in at.keys.iter().chain(&at.patterns) {
+                self.check_tag(WHAT, first, args[at as usize])?;
+            }
+        }
+        Ok(())
     }
 
     /// Error for two keys of one indivisible request that live on different nodes or, in a cluster, are in different
@@ -318,7 +397,7 @@ pub(super) mod tests {
         let (before, same) = (cluster(3), cluster(3));
         let (node, check) = before.dedicated_owner([A.as_bytes()]).unwrap();
         let handle = before.node_ref(node);
-        let located = |router: &Router| router.locate_dedicated(&handle, &check, |_| true);
+        let located = |router: &Router| router.locate_dedicated(&handle, (&check, false), |_| true);
         assert_eq!(located(&same).unwrap(), node);
         // The slot of `a` goes to another node, and that of `b` does.
         let moved = |key: &str| {

@@ -23,7 +23,7 @@ use crate::command::{
     Scripting, SharedTable,
 };
 use crate::error::{Error, ErrorKind};
-use crate::hash::{HashTag, SLOTS};
+use crate::hash::SLOTS;
 use crate::partition::NodeIndex;
 use crate::plan::location::KeyLocation;
 use crate::plan::lockout;
@@ -401,49 +401,6 @@ impl Router {
         Ok(routed_to(node, command, args))
     }
 
-    /// Checks the keys of a command over a dedicated connection: see [`route_private`](Self::route_private).
-    fn check_private(
-        &self,
-        command: &CommandSpec,
-        args: &[&[u8]],
-        at: &KeyPositions,
-        (node, first): (NodeIndex, Option<&[u8]>),
-    ) -> Result<(), Error> {
-        const WHAT: &str = "this connection";
-        let first = match first {
-            Some(first) => Some((first, self.location(first)?)),
-            None => None,
-        };
-        // Without a slot the node alone decides.
-        let mut all = KeyLocation {
-            node,
-            slot: first.and_then(|(_, location)| location.slot),
-        };
-        for &at in &at.keys {
-            let key = args[at as usize];
-            let location = self.location(key)?;
-            // The connection of keys in a cluster is bound to their slot. Any other is bound to its node alone.
-            if let Some(first) = first.filter(|first| first.1.slot != location.slot) {
-                return Err(self.cross_node(WHAT, first, (key, location)));
-            }
-            // The server that imports a slot is not its owner.
-            let is_of_slot = first.is_some() && location.slot.is_some();
-            if location.node != node && !is_of_slot {
-                return Err(self.wrong_node(command, key, location.node, node));
-            }
-            all.slot = location.slot;
-        }
-        for &at in &at.patterns {
-            self.check_pattern(command, args[at as usize], all)?;
-        }
-        if let Some(first) = first {
-            for &at in at.keys.iter().chain(&at.patterns) {
-                self.check_tag(WHAT, first, args[at as usize])?;
-            }
-        }
-        Ok(())
-    }
-
     /// The node that owns `key`.
     ///
     /// # Errors
@@ -543,41 +500,6 @@ impl Router {
             self.check_tag(command.name(), first, pattern)?;
         }
         Ok(Plan::One(first.1.node))
-    }
-
-    /// Checks a pattern from which the server makes keys (SORT ... BY and GET): all of them must live at
-    /// `location`.
-    ///
-    /// The server replaces the first `*` by each element, so the keys are not known. They are on one node, and in one
-    /// slot, exactly if the text before the `*` contains a complete hash tag:
-    ///
-    /// ```text
-    /// {user}:*->name     every key has the tag "user": checked like a key
-    /// weight_*           the keys are spread over all nodes: refused
-    /// *{user}            an element may contain a tag of its own, which would come first: refused
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`CrossNode`](ErrorKind::CrossNode) when one of the keys may live on another node, or in another slot.
-    pub(crate) fn check_pattern(
-        &self,
-        command: &CommandSpec,
-        pattern: &[u8],
-        location: KeyLocation,
-    ) -> Result<(), Error> {
-        let star = pattern
-            .iter()
-            .position(|&byte| byte == b'*')
-            .unwrap_or(pattern.len());
-        let fixed = &pattern[..star];
-        // Whatever replaces the star, the first complete pair of braces stays the first.
-        let rule = self.topology.hash_tag();
-        let pinned = matches!(rule, HashTag::Braces) && rule.of(fixed).len() < fixed.len();
-        if pinned && self.location(fixed).ok() == Some(location) {
-            return Ok(());
-        }
-        Err(self.unpinned_pattern(command, pattern, location))
     }
 
     /// Plans a command that may be split: one part per owner, in a cluster per slot, or a single node when there would be

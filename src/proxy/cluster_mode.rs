@@ -6,7 +6,6 @@
 //! [`Emulated`](ClusterMode::Emulated): the map names the proxy as the only node, the owner of all slots.
 
 use std::fmt::Write;
-use std::net::SocketAddr;
 
 use crate::command::{CommandSpec, Route};
 use crate::hash::{HashTag, SLOTS, slot};
@@ -118,10 +117,10 @@ impl EmulatedNode {
                 port: *port,
             };
         }
-        let local: Option<SocketAddr> = client.local_address.parse().ok();
+        let local = split_address(&client.local_address);
         Address {
-            host: local.map(|address| address.ip().to_string()),
-            port: local.map_or(DEFAULT_PORT, |address| address.port()),
+            host: local.map(|(host, _)| host.to_owned()),
+            port: local.map_or(DEFAULT_PORT, |(_, port)| port),
         }
     }
 
@@ -209,6 +208,14 @@ impl EmulatedNode {
         }
         out
     }
+}
+
+/// Host and port of `127.0.0.1:7000` or `[::1]:7000`. `None` for what is no such address, such as the path of a socket.
+fn split_address(address: &str) -> Option<(&str, u16)> {
+    let (host, port) = address.rsplit_once(':')?;
+    let host = host.trim_matches(['[', ']']);
+    let port = port.parse().ok()?;
+    (!host.is_empty()).then_some((host, port))
 }
 
 /// The text of a bulk string or a verbatim string. `None` for another reply, such as an error.

@@ -30,6 +30,8 @@ struct State {
     closed: bool,
     /// True if the reader must look at the topology before it waits on.
     is_interrupted: bool,
+    /// True if a connection has signals for the subscriber.
+    has_signals: bool,
 }
 
 /// The outcome of waiting for an event.
@@ -39,7 +41,7 @@ pub(super) enum Received {
     Event(Event),
     /// Nothing has arrived in time.
     Nothing,
-    /// The topology has changed.
+    /// The topology has changed, or a connection has signals.
     Interrupted,
 }
 
@@ -82,6 +84,20 @@ impl EventChannel {
                 }
             }
         }
+    }
+
+    /// Marks that a connection has signals for the subscriber, which wakes the reader.
+    pub(super) fn signal(&self) {
+        let mut state = self.state.lock();
+        state.has_signals = true;
+        state.is_interrupted = true;
+        drop(state);
+        self.arrived.notify_one();
+    }
+
+    /// True if a connection has signals since the last call.
+    pub(super) fn take_signals(&self) -> bool {
+        std::mem::take(&mut self.state.lock().has_signals)
     }
 
     /// Sets the maximum number of bytes of queued events.

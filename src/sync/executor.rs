@@ -34,6 +34,7 @@ use crate::policy::{HandshakeScope, RequestOptions, Target};
 use crate::snapshot::{ClusterConnections, OfEndpoint, carry_over};
 use crate::sync::connection::{Connector, Delivery, NodeConnection};
 use crate::sync::pool::{Checkout, Lease, Pool, PoolSettings};
+use crate::topology::HostPort;
 
 /// The connections to all nodes. Clones share them.
 #[derive(Clone, Debug)]
@@ -155,6 +156,13 @@ impl Deref for ServerPools<'_> {
     }
 }
 
+impl NodePools {
+    /// How to make a connection outside of the pools, and how long that may take.
+    pub(super) fn pub_sub_connector(&self) -> (Connector, Duration) {
+        self.shared.connector()
+    }
+}
+
 impl Executor {
     /// Prepares the connections to all nodes; nothing is contacted.
     pub(super) fn new(config: &ClientConfig) -> Self {
@@ -198,11 +206,6 @@ impl Executor {
     /// The deadline, from now, of a request that the server may hold back for `blocking`.
     pub(super) fn deadline(&self, blocking: BlockingTime) -> Deadline {
         Deadline::of_request(&self.options, blocking)
-    }
-
-    /// How to make a connection to `node` outside of the pools, and how long that may take.
-    pub(super) fn pub_sub_connector(&self, node: NodeIndex) -> (Connector, Duration) {
-        self.nodes[node.get()].shared.connector()
     }
 
     /// Sends one request to one node and returns its reply. `deadline` is [that](Self::deadline) of the request.
@@ -297,16 +300,23 @@ impl Executor {
         }
     }
 
-    /// Tells the source of the cluster's map what the replies have shown.
-    fn report(&self, exchange: &mut Exchange) {
-        self.report_to_cluster(exchange.take_reports());
-    }
-
-    /// The same for replies to a dedicated connection.
+    /// Reports to the source of the cluster's map.
     pub(super) fn report_to_cluster(&self, reports: Vec<ClusterReport>) {
         if let Some(cluster) = &self.cluster {
             cluster.report(reports);
         }
+    }
+
+    /// The connections to the server of the cluster that a redirect names so, and its name as a node.
+    pub(super) fn redirected(&self, named: &HostPort) -> Option<(Arc<NodePools>, String)> {
+        let pools = self.cluster.as_ref()?.redirected(named)?;
+        let name = pools.endpoint.observer.node().name().to_owned();
+        Some((pools, name))
+    }
+
+    /// Tells the source of the cluster's map what the replies have shown.
+    fn report(&self, exchange: &mut Exchange) {
+        self.report_to_cluster(exchange.take_reports());
     }
 
     /// The connections to the server that receives a request. `None` if it is no longer one of its node.

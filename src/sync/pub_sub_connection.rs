@@ -21,9 +21,9 @@ use crate::endpoint::Deadline;
 use crate::endpoint::{NodeBackoff, PrimaryVersion};
 use crate::error::Error;
 use crate::plan::pubsub::{
-    ChangeProgress, ChangeRequest, ChannelName, ConnectionEnd, DesiredNames, Event,
-    KEEPALIVE_AFTER, PubSubReply, SubscriptionChange, SubscriptionKind, SubscriptionWorker,
-    no_thread,
+    ChangeProgress, ChannelName, ClusterSignals, ConnectionEnd, DesiredNames, Event,
+    KEEPALIVE_AFTER, PubSubReply, RedirectedNames, SubscriptionChange, SubscriptionKind,
+    SubscriptionWorker, no_thread,
 };
 use crate::policy::{ConnectError, HandshakeScope, IoFailure, is_timeout};
 use crate::resp::ReplyDecoder;
@@ -32,6 +32,9 @@ use crate::sync::event_channel::EventChannel;
 
 /// How often a thread checks whether its node has another primary while no message arrives.
 const PRIMARY_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Shortest time that a thread waits for messages before it subscribes again.
+const WAKE_MIN: Duration = Duration::from_millis(1);
 
 /// The user's side of one node's connection. Dropping it ends the thread.
 pub(super) struct PubSubConnection {
@@ -53,7 +56,7 @@ struct Shared {
 }
 
 impl PubSubConnection {
-    /// Starts the thread.
+    /// Starts the thread, for a plain node or one of a cluster.
     ///
     /// # Errors
     ///
@@ -61,11 +64,12 @@ impl PubSubConnection {
     pub(super) fn start(
         (connector, connect_timeout): (Connector, Duration),
         node: String,
+        is_cluster: bool,
         events: Arc<EventChannel>,
     ) -> Result<Self, Error> {
         let shared = Arc::new(Shared {
             writer: Mutex::default(),
-            state: Mutex::default(),
+            state: Mutex::new(SubscriptionWorker::new(is_cluster)),
             changed: Condvar::new(),
         });
         let backoff = Arc::clone(&connector.backoff);
@@ -97,9 +101,9 @@ impl PubSubConnection {
         names: &[ChannelName],
         deadline: &Deadline,
     ) {
-        let mut request = ChangeRequest::new(change, kind);
-        request.add(names);
         let mut state = self.shared.state.lock();
+        let mut request = state.subscriptions.request(change, kind);
+        request.add(names);
         state.subscriptions.begin_change();
         state.subscriptions.change(change, kind, names);
         if !state.push(request.take()) {
@@ -123,6 +127,29 @@ impl PubSubConnection {
         }
     }
 
+    /// Takes over what another server of the cluster has redirected here.
+    pub(super) fn take_over(
+        &self,
+        redirected: &RedirectedNames,
+        is_delayed: bool,
+        deadline: &Deadline,
+    ) {
+        let has_request = self.shared.state.lock().take_over(redirected, is_delayed);
+        if has_request {
+            self.write_within(deadline);
+        }
+    }
+
+    /// What the connection means for those to other nodes of the cluster.
+    pub(super) fn take_signals(&self) -> ClusterSignals {
+        self.shared.state.lock().take_signals()
+    }
+
+    /// True if the user wants this name at this node.
+    pub(super) fn wants(&self, kind: SubscriptionKind, name: &[u8]) -> bool {
+        self.shared.state.lock().subscriptions.wants(kind, name)
+    }
+
     /// The names that the user wants at this node.
     pub(super) fn desired(&self) -> DesiredNames {
         self.shared.state.lock().subscriptions.desired()
@@ -141,34 +168,37 @@ impl PubSubConnection {
         }
     }
 
-    /// Waits until the node has confirmed all subscriptions. While the node is known to be down, waits only
-    /// for an attempt that is due.
+    /// Number of connections that broke or could not be made so far.
+    pub(super) fn failed_count(&self) -> u64 {
+        self.shared.state.lock().failed_count()
+    }
+
+    /// Waits until the node has confirmed all subscriptions, for longest until `end`. A refused change is rolled back.
     ///
-    /// # Errors
-    ///
-    /// The node's own, after which the change is rolled back; or `late`, with the reason why there is no
-    /// connection, after which the change stays in force.
+    /// While the node is known to be down, waits only for an attempt that is due. It began after `failed_before` failures.
+    /// [`Pending`](ChangeProgress::Pending) when the time is over, or names have to be [taken](Self::take_signals).
     pub(super) fn wait_confirmed(
         &self,
+        failed_before: u64,
+        end: Option<Instant>,
         deadline: &Deadline,
-        late: impl Fn(Option<&ConnectError>) -> Error,
-    ) -> Result<(), Error> {
+    ) -> ChangeProgress {
         let mut state = self.shared.state.lock();
-        let failed_before = state.failed_count();
         loop {
-            match state.change_progress(failed_before, || self.backoff.is_due()) {
-                ChangeProgress::Pending => {}
-                ChangeProgress::Confirmed => return Ok(()),
-                ChangeProgress::Unreachable(outage) => return Err(late(Some(&outage))),
-                ChangeProgress::Refused(refusal) => {
-                    while !state.subscriptions.roll_back() {}
-                    return Err(refusal);
+            let progress = state.change_progress(failed_before, || self.backoff.is_due());
+            if matches!(progress, ChangeProgress::Refused(_)) {
+                while !state.subscriptions.roll_back() {}
+                if state.end_refused() {
+                    drop(state);
+                    self.write_within(deadline);
                 }
+                return progress;
             }
-            if deadline.is_over() {
-                return Err(late(None));
+            let is_over = end.is_some_and(|end| end <= Instant::now());
+            if !matches!(progress, ChangeProgress::Pending) || is_over || state.has_signals() {
+                return progress;
             }
-            match deadline.end() {
+            match end {
                 Some(end) => drop(self.shared.changed.wait_until(&mut state, end)),
                 None => self.shared.changed.wait(&mut state),
             }
@@ -277,6 +307,9 @@ impl Worker {
                     .lock()
                     .disconnected(end, Instant::now(), rand::random());
             self.shared.changed.notify_all();
+            if reconnect.has_signals {
+                self.events.signal();
+            }
             if reconnect.is_disconnected {
                 self.connector.backoff.suspect_primary();
             }
@@ -398,9 +431,19 @@ impl Worker {
         primary: Option<&PrimaryVersion>,
     ) -> End {
         let mut quiet_since = Instant::now();
+        let usual = primary.map_or(KEEPALIVE_AFTER, |_| PRIMARY_CHECK_INTERVAL);
+        let mut read_timeout = usual;
         loop {
             if let Some(end) = self.handle_buffered(decoder) {
                 return end;
+            }
+            let wakes_in = self.resubscribe();
+            let wanted = wakes_in.map_or(usual, |pause| pause.clamp(WAKE_MIN, usual));
+            if wanted != read_timeout {
+                if let Err(error) = socket.set_read_timeout(wanted) {
+                    return End::broken(IoFailure::broken(&error));
+                }
+                read_timeout = wanted;
             }
             if primary.is_some_and(|primary| !primary.is_current()) {
                 return End::broken(ConnectError::PrimaryChanged);
@@ -415,10 +458,10 @@ impl Worker {
                     quiet_since = Instant::now();
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Woken to look at the primary only.
+                // Woken to look at the primary, or to subscribe again, only.
                 Err(error)
                     if is_timeout(&error)
-                        && primary.is_some()
+                        && (primary.is_some() || wakes_in.is_some())
                         && quiet_since.elapsed() < KEEPALIVE_AFTER =>
                 {
                     if self.has_ended() {
@@ -431,7 +474,7 @@ impl Worker {
                     if let Err(why) = quiet {
                         return End::broken(why);
                     }
-                    self.write_ping();
+                    self.write_own();
                     if self.has_ended() {
                         return End::NoUser;
                     }
@@ -443,7 +486,7 @@ impl Worker {
 
     fn handle_buffered(&self, decoder: &mut ReplyDecoder) -> Option<End> {
         loop {
-            let is_missed_due = self.shared.state.lock().take_missed();
+            let is_missed_due = self.shared.state.lock().take_missed(Instant::now);
             if is_missed_due && !self.send_event(Event::Missed { node: self.node() }) {
                 return Some(End::NoUser);
             }
@@ -464,6 +507,10 @@ impl Worker {
                 PubSubReply::Confirmed | PubSubReply::Restored => {
                     self.shared.changed.notify_all();
                 }
+                PubSubReply::Redirected => {
+                    self.shared.changed.notify_all();
+                    self.events.signal();
+                }
                 PubSubReply::Message(message) => {
                     // While the queue is full nothing is read here, so the server's output buffer limit
                     // applies.
@@ -475,8 +522,22 @@ impl Worker {
         }
     }
 
-    /// Writes the PING, unless a request is being written: the node has something to reply to then, and the PING goes with it.
-    fn write_ping(&self) {
+    /// Requests again what the node has ended or refused, if that is due. Returns the time until it is.
+    fn resubscribe(&self) -> Option<Duration> {
+        let now = Instant::now();
+        let (has_request, wakes_at) = {
+            let mut state = self.shared.state.lock();
+            let has_request = state.resubscribe(now, rand::random());
+            (has_request, state.wakes_at())
+        };
+        if has_request {
+            self.write_own();
+        }
+        wakes_at.map(|at| at.saturating_duration_since(now))
+    }
+
+    /// Writes what the thread itself sends, unless a request is being written, with which it goes then.
+    fn write_own(&self) {
         let limit = Deadline::start(Some(KEEPALIVE_AFTER));
         if let Some(mut writer) = self.shared.writer.try_lock() {
             self.shared.write_outgoing(&mut writer, &limit);

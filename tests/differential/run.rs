@@ -383,6 +383,31 @@ fn told_otherwise(words: &[Word], one: &Reply, fleet: &Reply) -> bool {
     one.error().is_some() && (queued || is_one_of(&ODD) && fleet.error_word() == Some("ERR"))
 }
 
+/// The steps that servers do alike, be they nodes of a cluster or not.
+pub fn common_to_clusters(mut steps: Vec<Step>) -> Vec<Step> {
+    steps.retain(|step| !step.command().is_some_and(|(words, _)| is_denied(words)));
+    for step in &mut steps {
+        if let Action::Command(words, rule) = &mut step.action
+            && is(words, "MEMORY")
+            && *rule == Rule::Exact
+        {
+            // A node has more to remember of a key.
+            *rule = Rule::Shape;
+        }
+    }
+    steps
+}
+
+/// Whether a node of a cluster refuses it, whatever its keys.
+fn is_denied(words: &[Word]) -> bool {
+    let sorts = is(words, "SORT") || is(words, "SORT_RO");
+    let has = |name: &str| {
+        let mut words = words.iter();
+        words.any(|word| word.bytes.eq_ignore_ascii_case(name.as_bytes()))
+    };
+    is(words, "MOVE") || sorts && (has("BY") || has("GET"))
+}
+
 /// The keys of a command as the generator knows them.
 pub fn keys(words: &[Word]) -> Vec<Vec<u8>> {
     // It has the words of another command, whose keys it names.

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::partition::{NodeId, NodeIndex};
+use crate::partition::NodeId;
 use crate::plan::Router;
-use crate::plan::pubsub::{ChannelName, NamesByNode, SubscriptionKind};
+use crate::plan::pubsub::{ChannelName, NamesByNode, SubscriptionKind, SubscriptionPlaces};
 
 /// Names of each kind, in the order of [`SubscriptionKind::ALL`].
 pub(crate) type DesiredNames = [BTreeSet<ChannelName>; 3];
@@ -15,8 +15,8 @@ pub(crate) type DesiredNames = [BTreeSet<ChannelName>; 3];
 /// twice, as a message is published on one of them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct SubscriptionMoves {
-    /// Names to subscribe, on nodes of the new topology, in node order.
-    pub(crate) begin: Vec<(NodeIndex, SubscriptionKind, Vec<ChannelName>)>,
+    /// Names to subscribe, on nodes of the new topology.
+    pub(crate) begin: Vec<(NodeId, SubscriptionKind, Vec<ChannelName>)>,
     /// Names to unsubscribe, on nodes that stay.
     pub(crate) end: Vec<(NodeId, SubscriptionKind, Vec<ChannelName>)>,
 }
@@ -26,6 +26,7 @@ impl SubscriptionMoves {
     /// the names that the user wants at it. Also returns the nodes of the connections that are kept.
     pub(crate) fn of_connections(
         router: &Router,
+        places: &SubscriptionPlaces,
         connections: impl Iterator<Item = (NodeId, bool, DesiredNames)>,
     ) -> (Self, BTreeSet<NodeId>) {
         let (mut at, mut lost) = (BTreeMap::new(), DesiredNames::default());
@@ -38,7 +39,7 @@ impl SubscriptionMoves {
                     .for_each(|(all, names)| all.extend(names)),
             }
         }
-        let moves = Self::new(router, &at, &lost);
+        let moves = Self::new(router, places, &at, &lost);
         (moves, at.into_keys().collect())
     }
 
@@ -47,6 +48,7 @@ impl SubscriptionMoves {
     /// where it is.
     pub(crate) fn new(
         router: &Router,
+        places: &SubscriptionPlaces,
         at: &BTreeMap<NodeId, DesiredNames>,
         lost: &DesiredNames,
     ) -> Self {
@@ -58,21 +60,25 @@ impl SubscriptionMoves {
                 .chain([&lost[place]])
                 .flatten()
                 .collect();
-            let mut wanted = NamesByNode::new(router, kind);
+            let mut wanted = NamesByNode::new(kind);
             let mut unowned = BTreeSet::new();
             for name in all {
-                if wanted.add(router, &[name.to_vec()]).is_err() {
+                let held = |name: &[u8]| {
+                    let mut holders = at.iter();
+                    let holder = holders.find(|(_, names)| names[place].contains(name));
+                    holder.map(|(node, _)| *node)
+                };
+                if wanted.add(router, places, [&**name], held).is_err() {
                     unowned.insert(name);
                 }
             }
-            let topology = router.topology();
             let wanted: BTreeMap<NodeId, BTreeSet<ChannelName>> = wanted
-                .finish(router)
+                .finish()
                 .into_iter()
-                .map(|(node, names)| (topology.node(node).id(), names.into_iter().collect()))
+                .map(|(node, names)| (node, names.into_iter().collect()))
                 .collect();
-            for node in topology.indices() {
-                let id = topology.node(node).id();
+            let nodes: BTreeSet<NodeId> = wanted.keys().chain(at.keys()).copied().collect();
+            for id in nodes {
                 let has = at.get(&id).map(|names| &names[place]);
                 let wants = wanted.get(&id);
                 let is_new = |name: &&ChannelName| !has.is_some_and(|has| has.contains(*name));
@@ -87,9 +93,11 @@ impl SubscriptionMoves {
                     .collect();
                 let end: Vec<_> = has.into_iter().flatten().filter(is_over).cloned().collect();
                 if !begin.is_empty() {
-                    moves.begin.push((node, kind, begin));
+                    moves.begin.push((id, kind, begin));
                 }
-                if !end.is_empty() {
+                let topology = router.topology();
+                let is_kept = topology.index_of_id(id).is_some() || topology.cluster().is_some();
+                if is_kept && !end.is_empty() {
                     moves.end.push((id, kind, end));
                 }
             }
@@ -114,6 +122,10 @@ mod tests {
         let topology = Topology::new(nodes, Arc::new(Rendezvous::default())).unwrap();
         let table = std::borrow::Cow::Borrowed(CommandTable::built_in());
         Router::new(Arc::new(topology), table, SplitWrites::Allowed)
+    }
+
+    fn places() -> SubscriptionPlaces {
+        SubscriptionPlaces::default()
     }
 
     /// The channels `news:0`, `news:1`, ... and one pattern, where `router` wants them.
@@ -148,8 +160,8 @@ mod tests {
         };
         let topology = router.topology();
         at.retain(|id, _| topology.index_of_id(*id).is_some());
-        for (node, kind, names) in moves.begin {
-            let has = at.entry(topology.node(node).id()).or_default();
+        for (id, kind, names) in moves.begin {
+            let has = at.entry(id).or_default();
             for name in names {
                 assert!(has[place(kind)].insert(name));
             }
@@ -175,7 +187,8 @@ mod tests {
             for after in lists {
                 let (before, after) = (router(before), router(after));
                 let at = placed(&before);
-                let moves = SubscriptionMoves::new(&after, &at, &DesiredNames::default());
+                let moves =
+                    SubscriptionMoves::new(&after, &places(), &at, &DesiredNames::default());
                 assert_eq!(moved(&after, at, moves), placed(&after));
             }
         }
@@ -187,7 +200,7 @@ mod tests {
         let mut at = placed(&router);
         let id = router.topology().nodes()[0].id();
         let lost = at.remove(&id).unwrap();
-        let moves = SubscriptionMoves::new(&router, &at, &lost);
+        let moves = SubscriptionMoves::new(&router, &places(), &at, &lost);
         assert!(moves.end.is_empty());
         assert_eq!(moved(&router, at, moves), placed(&router));
     }

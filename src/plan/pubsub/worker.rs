@@ -14,10 +14,15 @@ use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::plan::pubsub::{
-    ChangeRequest, ChannelName, SubscriptionChange, SubscriptionKind, SubscriptionTracker,
+    ChangeRequest, ChannelName, RedirectedNames, Resubscribe, SubscriptionChange, SubscriptionKind,
+    SubscriptionTracker,
 };
 use crate::policy::{BACKOFF_MAX, ConnectError, Down, IoFailure, pause};
 use crate::resp::PING;
+
+/// How long [`Event::Missed`](super::Event::Missed) is held back after a node of a cluster has ended a subscription and
+/// accepted it again. A node that was demoted does so; by then its successor is known, and the names are there.
+const MISSED_HELD_BACK: Duration = Duration::from_secs(1);
 
 /// The subscriptions at one node, and the state of the connection that carries them.
 #[derive(Debug, Default)]
@@ -37,11 +42,37 @@ pub(crate) struct SubscriptionWorker {
     failed: u64,
     /// Messages may have been missed before this connection, and the user has not been told yet.
     owes_missed: bool,
-    /// Names came from another node, on which messages may have been missed, and the user has not been told yet.
-    has_new_names: bool,
+    /// When shard channels are requested again that the node has ended or refused.
+    resubscribe_at: Option<Instant>,
+    /// Number of times in a row that they were refused for the time being.
+    refusals: u32,
+    /// Until when the user is not told of a gap, as the names may still go elsewhere, with an event of their own.
+    is_held_until: Option<Instant>,
+    /// A connection was lost, or could not be made, and the subscriber has not been told yet.
+    loss: Loss,
     /// A PING was sent, and nothing has arrived since.
     is_pinged: bool,
     has_ended: bool,
+}
+
+/// What has happened to the connection of a node of a cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Loss {
+    #[default]
+    None,
+    /// The connection broke.
+    Broken,
+    /// No connection could be made: classic subscriptions are made elsewhere.
+    Unreachable,
+}
+
+/// What the connection to a node of a cluster means for the others.
+#[derive(Debug, Default)]
+pub(crate) struct ClusterSignals {
+    pub(crate) loss: Loss,
+    /// True if the node has ended subscriptions: it may have lost a slot, or be no primary any more.
+    pub(crate) is_ended: bool,
+    pub(crate) redirected: Vec<RedirectedNames>,
 }
 
 /// Why there is no connection any more.
@@ -64,6 +95,8 @@ pub(crate) struct Reconnect {
     pub(crate) is_disconnected: bool,
     /// The node is left alone: no need to wait longer than until another connection of the client has reached it.
     pub(crate) is_left_alone: bool,
+    /// Whether the subscriber has [signals](SubscriptionWorker::take_signals) to take.
+    pub(crate) has_signals: bool,
 }
 
 /// What a change of subscriptions is waiting for.
@@ -80,6 +113,17 @@ pub(crate) enum ChangeProgress {
 }
 
 impl SubscriptionWorker {
+    /// No subscriptions yet, at a plain node or at one of a cluster.
+    pub(crate) fn new(is_cluster: bool) -> Self {
+        match is_cluster {
+            false => Self::default(),
+            true => Self {
+                subscriptions: SubscriptionTracker::in_cluster(),
+                ..Self::default()
+            },
+        }
+    }
+
     /// A connection was made: all subscriptions have to be requested again on it.
     pub(crate) fn connected(&mut self, now: Instant) {
         self.subscriptions.begin_restore();
@@ -87,8 +131,10 @@ impl SubscriptionWorker {
         self.outgoing = Vec::new();
         self.connected_at = Some(now);
         self.outage = None;
-        self.owes_missed = self.connections > 0 || std::mem::take(&mut self.has_new_names);
+        self.owes_missed = self.connections > 0 || self.subscriptions.has_gaps();
         self.connections += 1;
+        self.resubscribe_at = None;
+        self.is_held_until = None;
         self.is_pinged = false;
     }
 
@@ -102,6 +148,13 @@ impl SubscriptionWorker {
         let connected_at = self.connected_at.take();
         self.outgoing = Vec::new();
         let is_left_alone = matches!(end, ConnectionEnd::Down(_));
+        if self.subscriptions.is_cluster() {
+            let loss = match end {
+                ConnectionEnd::Broken(_) => Loss::Broken,
+                ConnectionEnd::NotMade(_) | ConnectionEnd::Down(_) => Loss::Unreachable,
+            };
+            self.loss = self.loss.max(loss);
+        }
         let (why, pause) = match end {
             ConnectionEnd::Broken(why) => {
                 // A server that accepts connections and closes them at once must not be hammered; the backoff of the node
@@ -123,6 +176,7 @@ impl SubscriptionWorker {
             pause,
             is_disconnected: connected_at.is_some(),
             is_left_alone,
+            has_signals: self.loss != Loss::None,
         }
     }
 
@@ -138,15 +192,39 @@ impl SubscriptionWorker {
     ///
     /// Only once the node has confirmed the subscriptions: a user who reads the data on this event must not miss what is
     /// published after the read.
-    pub(crate) fn take_missed(&mut self) -> bool {
-        let is_restored = self.subscriptions.is_restored();
-        let is_due = self.owes_missed && is_restored
-            || self.has_new_names && is_restored && self.subscriptions.is_confirmed();
+    pub(crate) fn take_missed(&mut self, now: impl FnOnce() -> Instant) -> bool {
+        let subscriptions = &mut self.subscriptions;
+        if !subscriptions.is_restored() {
+            return false;
+        }
+        if let Some(until) = self.is_held_until {
+            if now() < until {
+                return false;
+            }
+            self.is_held_until = None;
+        }
+        // What is refused for the time being must not hold the event back for the others.
+        let is_regained = subscriptions.is_regained() || self.refusals > 0;
+        let is_regained = is_regained && subscriptions.take_regained();
+        let owes_missed = std::mem::take(&mut self.owes_missed);
+        // All names may have gone to other nodes of the cluster meanwhile.
+        let is_used = !(subscriptions.is_cluster() && subscriptions.is_unused());
+        let is_due = is_regained || owes_missed && is_used;
         if is_due {
-            self.owes_missed = false;
-            self.has_new_names = false;
+            subscriptions.take_regained();
         }
         is_due
+    }
+
+    /// Begins a change of the user's own, and returns its request, without names yet.
+    #[cfg(feature = "tokio-comp")]
+    pub(crate) fn begin_change(
+        &mut self,
+        change: SubscriptionChange,
+        kind: SubscriptionKind,
+    ) -> ChangeRequest {
+        self.subscriptions.begin_change();
+        self.subscriptions.request(change, kind)
     }
 
     /// Changes the subscriptions at this node because the topology has changed. Returns true if there is a request to
@@ -158,10 +236,83 @@ impl SubscriptionWorker {
         names: &[ChannelName],
     ) -> bool {
         self.subscriptions.change_owner(change, kind, names);
-        self.has_new_names |= change == SubscriptionChange::Subscribe;
-        let mut request = ChangeRequest::new(change, kind);
+        let mut request = self.subscriptions.request(change, kind);
         request.add(names);
         self.push(request.take())
+    }
+
+    /// Takes over shard channels that another server of the cluster has redirected to this node. Returns true if there
+    /// is a request to write. With a pause, that is a PING, whose reply wakes the connection.
+    pub(crate) fn take_over(&mut self, redirected: &RedirectedNames, is_delayed: bool) -> bool {
+        let (change, kind) = (SubscriptionChange::Subscribe, SubscriptionKind::Shard);
+        self.subscriptions
+            .change_owner(change, kind, &redirected.interrupted);
+        // A refusal of this node takes these back.
+        self.subscriptions.change(change, kind, &redirected.new);
+        if is_delayed {
+            self.subscriptions.resubscribe_later();
+            return self.push(PING.to_vec());
+        }
+        let mut request = self.subscriptions.request(change, kind);
+        request.add(&redirected.interrupted);
+        request.add(&redirected.new);
+        self.push(request.take())
+    }
+
+    /// True if there is something to [take](Self::take_signals).
+    pub(crate) fn has_signals(&self) -> bool {
+        self.loss != Loss::None || self.subscriptions.has_signals()
+    }
+
+    /// What the connection means for those to other nodes of the cluster.
+    pub(crate) fn take_signals(&mut self) -> ClusterSignals {
+        ClusterSignals {
+            loss: std::mem::take(&mut self.loss),
+            is_ended: self.subscriptions.take_ended(),
+            redirected: self.subscriptions.take_redirected(),
+        }
+    }
+
+    /// Has shard channels requested again that the node has ended or refused, now or after a pause. Called when all
+    /// replies that have arrived are handled, and at [`wakes_at`](Self::wakes_at). Returns true if there is a request
+    /// to write.
+    pub(crate) fn resubscribe(&mut self, now: Instant, jitter: f64) -> bool {
+        match self.subscriptions.take_resubscribe() {
+            None => {}
+            Some(Resubscribe::AtOnce) => {
+                self.resubscribe_at = Some(now);
+                self.is_held_until = Some(now + MISSED_HELD_BACK);
+            }
+            Some(Resubscribe::AfterPause) => {
+                self.refusals = self.refusals.saturating_add(1);
+                let at = now + pause(self.refusals, jitter);
+                self.resubscribe_at.get_or_insert(at);
+            }
+        }
+        if self.subscriptions.is_confirmed() {
+            self.refusals = 0;
+            self.resubscribe_at = None;
+        }
+        // The replies to a restore are counted.
+        if !self.subscriptions.is_restored() || self.resubscribe_at.is_none_or(|at| at > now) {
+            return false;
+        }
+        self.resubscribe_at = None;
+        let request = self.subscriptions.unconfirmed_shards();
+        self.push(request)
+    }
+
+    /// When [`resubscribe`](Self::resubscribe) or [`take_missed`](Self::take_missed) is due next without a reply.
+    pub(crate) fn wakes_at(&self) -> Option<Instant> {
+        let due = self.resubscribe_at.into_iter().chain(self.is_held_until);
+        due.min().filter(|_| self.subscriptions.is_restored())
+    }
+
+    /// Ends what a refused change, now rolled back, has begun all the same: shard channels of other slots. Returns true
+    /// if there is a request to write.
+    pub(crate) fn end_refused(&mut self) -> bool {
+        let is_left = self.subscriptions.is_cluster() && !self.subscriptions.is_confirmed();
+        is_left && self.push(self.subscriptions.unconfirmed_shards())
     }
 
     /// Bytes arrived.
@@ -263,15 +414,15 @@ mod tests {
         let now = Instant::now();
         worker.connected(now);
         while worker.subscriptions.restore().is_some() {}
-        assert!(!worker.take_missed());
+        assert!(!worker.take_missed(Instant::now));
         for _ in 0..2 {
             let reconnect = worker.disconnected(broken(), now, 0.5);
             assert!(reconnect.is_disconnected);
             worker.connected(now);
-            assert!(!worker.take_missed(), "nothing is restored yet");
+            assert!(!worker.take_missed(Instant::now), "nothing is restored yet");
             while worker.subscriptions.restore().is_some() {}
-            assert!(worker.take_missed());
-            assert!(!worker.take_missed());
+            assert!(worker.take_missed(Instant::now));
+            assert!(!worker.take_missed(Instant::now));
         }
     }
 
@@ -309,6 +460,7 @@ mod tests {
                 pause: Duration::from_millis(70),
                 is_disconnected: false,
                 is_left_alone: true,
+                has_signals: false,
             }
         );
         assert_eq!(worker.failed_count(), 0);

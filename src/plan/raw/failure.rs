@@ -12,6 +12,11 @@ impl Failure {
             sent,
             ..self.clone()
         }
-        .error(node, 0, Access::Write)
+        .write_error(node)
+    }
+
+    /// Returns the error for the only write that has failed so.
+    pub(crate) fn write_error(&self, node: &str) -> Error {
+        self.error(node, 0, Access::Write)
     }
 }

@@ -4,6 +4,7 @@
 //! nodes, and records the steps and the bytes to the client. `rows` are such histories written out;
 //! `histories` goes through all short ones.
 
+mod cluster;
 mod histories;
 mod rows;
 

@@ -6,7 +6,6 @@ use std::ops::ControlFlow;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::aio::Shared;
-use crate::command::Access;
 use crate::partition::NodeIndex;
 use crate::plan::{Answers, Cause, Failure, NodeRequest, RawReplies};
 use crate::proxy::net::call::send_for;
@@ -124,9 +123,15 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         answers: Answers<RawReplies>,
     ) -> io::Result<ControlFlow<()>> {
         let request = NodeRequest::single_write(node, kept.unwrap_or_default());
+        let bytes = request.packed.len();
         let mut requests = shared.router.exchange_after(request, answers);
         let meter = self.meter();
-        send_for(shared, &mut requests, &meter, &mut self.waiting()).await?;
+        self.count_memory();
+        // The request, which is in none of the buffers any more.
+        meter.add(bytes);
+        let sent = send_for(shared, &mut requests, &meter, &mut self.waiting()).await;
+        meter.subtract(bytes);
+        sent?;
         let Some((request, answers)) = requests.into_last() else {
             return Ok(ControlFlow::Continue(()));
         };
@@ -134,7 +139,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
             (Some(frame), _) => self.out.extend_from_slice(frame),
             (None, failure) => {
                 let name = request.node_name(&shared.router);
-                let error = failure.map(|failure| failure.error(&name, 0, Access::Write));
+                let error = failure.map(|failure| failure.write_error(&name));
                 if let Some(error) = error {
                     self.write_error_reply(&error);
                 }

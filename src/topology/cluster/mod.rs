@@ -162,6 +162,12 @@ impl ClusterMap {
         (!is_failing).then(|| NodeIndex::new(owner))
     }
 
+    /// True if the primaries agree that this one cannot be reached.
+    pub(crate) fn is_failing(&self, node: NodeIndex) -> bool {
+        let primary = self.servers.primaries.get(node.get());
+        primary.is_some_and(|primary| primary.is_failing)
+    }
+
     /// The slot of a key.
     #[inline]
     pub(crate) fn slot(&self, key: &[u8]) -> u16 {

@@ -353,7 +353,7 @@ fn ping_nodes_pings_the_living() {
 
 #[test]
 fn patterns_are_subscribed_on_the_living_and_channels_on_their_owners() {
-    use crate::plan::pubsub::{NamesByNode, SubscriptionKind};
+    use crate::plan::pubsub::{NamesByNode, SubscriptionKind, SubscriptionPlaces};
 
     let all = router(PartialReads::Refused);
     let router = without(
@@ -363,13 +363,17 @@ fn patterns_are_subscribed_on_the_living_and_channels_on_their_owners() {
         ReadsAs::Error,
     );
     let nodes = |kind, name: &str| {
-        let mut names = NamesByNode::new(&router, kind);
-        names.add(&router, &[name.as_bytes().to_vec()]).unwrap();
+        let mut names = NamesByNode::new(kind);
+        let places = SubscriptionPlaces::default();
         names
-            .finish(&router)
-            .into_iter()
-            .map(|(node, _)| node.get())
-            .collect::<Vec<_>>()
+            .add(&router, &places, [name.as_bytes()], |_| None)
+            .unwrap();
+        let nodes = names.finish().into_keys();
+        let mut nodes: Vec<usize> = nodes
+            .map(|id| router.topology().index_of_id(id).unwrap().get())
+            .collect();
+        nodes.sort_unstable();
+        nodes
     };
     assert_eq!(nodes(SubscriptionKind::Pattern, "*"), [0, 2]);
     assert_eq!(
