@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use redis::{FromRedisValue, Pipeline, RedisResult, Value, cmd, pipe};
-use redis_sharding::{Builder, ShardedClient};
+use redis_sharding::{Builder, ErrorKind, ShardedClient};
 use support::all_clients::{AllClients, AnyClient, KINDS, Kind};
 use support::clusters::{Cluster, SlotMove, key_in, on_each_server};
 use support::replicas::wait_until;
@@ -1025,6 +1025,41 @@ fn moved_without_a_host_or_by_host_name_leads_to_the_node() {
             cluster.move_slot(slot, 0);
             let () = cluster.ask(0, &["SET", &key, "0"]).unwrap();
             let () = cluster.ask(0, &["DEL", &key]).unwrap();
+        }
+    });
+}
+
+/// Its outcome is unknown: to repeat it might do it twice.
+#[test]
+fn write_without_a_reply_in_time_is_unknown_and_not_called_unsent() {
+    on_each_server(|server| {
+        let builder = Cluster::builder(server).node_timeout(PATIENCE * 3);
+        let cluster = builder.start(3, 0);
+        let slot = cluster.own_slot(0);
+        let describe = || describe(&cluster).response_timeout(MOVING);
+        let clients = AllClients::open(describe);
+        let mut expected = 0;
+        for kind in KINDS {
+            let (mut client, key) = (clients.of(kind), key_in(slot, "n"));
+            for pipelined in [false, true] {
+                expected += 2;
+                assert_eq!(client.ask(&["INCR", &key]), Ok(expected - 1), "{kind:?}");
+                cluster.pause(0);
+                let outcome: RedisResult<Value> = match pipelined {
+                    false => client.ask(&["INCR", &key]),
+                    true => client.query(pipe().incr(&key, 1)),
+                };
+                let error = outcome.unwrap_err();
+                cluster.resume(0);
+                let is_unknown = match kind {
+                    Kind::Proxy => error.to_string().contains("UNKNOWN"),
+                    _ => ErrorKind::of(&error) == ErrorKind::Unknown,
+                };
+                assert!(is_unknown, "{kind:?}: {error}");
+                // It was applied in the end.
+                let done = || cluster.ask(0, &["GET", &key]) == Ok(Some(expected));
+                wait_until("the node goes on", done);
+            }
         }
     });
 }

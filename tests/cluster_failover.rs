@@ -177,6 +177,11 @@ impl Counter {
 
 /// Whether the error of a pipeline says that its write of this key was done.
 fn is_done(error: &RedisError, key: &str) -> bool {
+    let text = error.to_string();
+    if text.starts_with("Pipeline failure") {
+        // WAIT alone was refused, say because the primary has become a replica.
+        return !text.contains("(Index 0,");
+    }
     let parts = Error::of(error).map(Error::parts).unwrap_or_default();
     let of_key = |keys: &[Vec<u8>]| keys.iter().any(|own| own == key.as_bytes());
     let mut done = parts.iter().filter(|part| part.status == PartStatus::Done);
@@ -458,7 +463,7 @@ impl Worker<'_> {
             let took = start.elapsed();
             let how = format!("{:?} {name} took {took:?}", start - fleet.start);
             let limit = if self.is_patient {
-                PATIENCE
+                PATIENCE + ANSWER_WITHIN
             } else {
                 ANSWER_WITHIN
             };

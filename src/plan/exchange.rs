@@ -325,9 +325,7 @@ impl<R: ReplyBuffer> Exchange<R> {
             node.retries = Retries::new(options.retry)
                 .in_cluster(self.cluster.is_some() || self.is_unfollowed);
         }
-        if let (Some(early), [node]) = (self.early.take(), &mut self.nodes[..]) {
-            node.handle(*early);
-        }
+        self.handle_early();
         let limit = options.limit(self.blocking);
         let left = self.end.map(|end| end.saturating_duration_since(now));
         let limit = match (limit, left) {
@@ -338,6 +336,13 @@ impl<R: ReplyBuffer> Exchange<R> {
         // A limit beyond the range of `Instant` is none.
         self.end = limit.and_then(|limit| now.checked_add(limit));
         limit
+    }
+
+    /// Records the result of the attempt that was made before.
+    fn handle_early(&mut self) {
+        if let (Some(early), [node]) = (self.early.take(), &mut self.nodes[..]) {
+            node.handle(*early);
+        }
     }
 
     /// Has READONLY waited for at the nodes that may get another primary, once the exchange has [begun](Self::begin).
@@ -359,6 +364,11 @@ impl<R: ReplyBuffer> Exchange<R> {
     /// Moves the requests of unreachable nodes to other nodes once nothing else is pending. After the
     /// deadline it gives up what is pending.
     pub(crate) fn poll(&mut self, now: Instant) -> ExchangeStep {
+        // An attempt was made, so whatever the time is, this is not one without any. The executor begins the exchange
+        // and takes the reports.
+        if self.early.is_some() {
+            return ExchangeStep::Send;
+        }
         // The caller has stopped waiting, and a write that is sent all the same would have an unknown
         // outcome.
         if self.end.is_some_and(|end| end <= now) {
@@ -385,6 +395,7 @@ impl<R: ReplyBuffer> Exchange<R> {
 
     /// Makes no further attempt: what waits for one has the result of the last.
     pub(crate) fn stop(&mut self) {
+        self.handle_early();
         let is_late = |node: &NodeExchange<R>| {
             let failure = node.answers.failure.as_ref();
             failure.is_some_and(|failure| failure.is_late())

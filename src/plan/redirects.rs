@@ -28,6 +28,7 @@
 //! command goes on with the time that is left. MULTI ... EXEC goes as a whole, and only if none of it ran. Of a pipeline,
 //! only the refused commands go again.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use redis::Value;
@@ -124,7 +125,6 @@ pub(in crate::plan) struct Redirect {
 
 /// The requests for one slot that were refused.
 struct RefusedOfSlot<'p> {
-    slot: u16,
     destination: Destination,
     /// Their numbers and keys.
     requests: Vec<(usize, Keys<'p>)>,
@@ -243,6 +243,7 @@ impl ClusterRouting {
     ) -> Vec<RefusedOfSlot<'p>> {
         let request = reply.request;
         let mut groups: Vec<RefusedOfSlot<'p>> = Vec::new();
+        let mut group_of_slot: HashMap<u16, usize> = HashMap::new();
         let mut commands = PackedCommands::new(&request.packed);
         let mut args = Args::new();
         for (number, entry) in request.slots.iter().enumerate() {
@@ -261,7 +262,6 @@ impl ClusterRouting {
                 {
                     let requests = vec![(number, keys)];
                     groups.push(RefusedOfSlot {
-                        slot: u16::MAX,
                         destination,
                         requests,
                         may_go_key_by_key: false,
@@ -269,16 +269,18 @@ impl ClusterRouting {
                 }
                 continue;
             };
-            let group = groups.iter_mut().find(|group| group.slot == slot);
+            let group = group_of_slot.get(&slot).map(|&group| &mut groups[group]);
             let may_go_key_by_key = reply.may_go_key_by_key(number, entry, &args);
             match (group, destination) {
                 (None, None) => {}
-                (None, Some(destination)) => groups.push(RefusedOfSlot {
-                    slot,
-                    destination,
-                    requests: vec![(number, keys)],
-                    may_go_key_by_key,
-                }),
+                (None, Some(destination)) => {
+                    group_of_slot.insert(slot, groups.len());
+                    groups.push(RefusedOfSlot {
+                        destination,
+                        requests: vec![(number, keys)],
+                        may_go_key_by_key,
+                    });
+                }
                 (Some(group), Some(_)) => {
                     group.requests.push((number, keys));
                     group.may_go_key_by_key &= may_go_key_by_key;

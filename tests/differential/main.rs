@@ -64,7 +64,7 @@ use self::world::{Backend, Protocol, World};
 const FIRST_SEED: u64 = 1;
 const SEQUENCES: u64 = 1000;
 /// Over a cluster, of each server and protocol.
-const CLUSTER_SEQUENCES: u64 = 200;
+const CLUSTER_SEQUENCES: u64 = 80;
 /// So many damaged requests are sent.
 const DAMAGES: u64 = 400;
 
@@ -80,15 +80,15 @@ fn random_command_sequences_behave_as_on_one_server_in_resp3() {
 
 #[test]
 fn random_command_sequences_behave_over_a_cluster_as_on_one_server_in_resp2() {
-    for server in clusters::servers() {
-        compare(Protocol::Resp2, Backend::Cluster(&server));
+    if let Some(server) = clusters::servers().first() {
+        compare(Protocol::Resp2, Backend::Cluster(server));
     }
 }
 
 #[test]
 fn random_command_sequences_behave_over_a_cluster_as_on_one_server_in_resp3() {
-    for server in clusters::servers() {
-        compare(Protocol::Resp3, Backend::Cluster(&server));
+    if let Some(server) = clusters::servers().first() {
+        compare(Protocol::Resp3, Backend::Cluster(server));
     }
 }
 

@@ -330,13 +330,35 @@ impl Cluster {
 
     /// Waits until all running nodes name the same owners, are well, and know all nodes.
     pub fn wait_until_agreed(&self) {
-        wait_until("the nodes agree", || {
-            let mut views = self.running().into_iter().map(|node| self.view(node).ok());
-            let Some(Some(first)) = views.next() else {
-                return false;
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !self.is_agreed() {
+            let running = self.running().into_iter();
+            let views = || -> String {
+                running
+                    .map(|node| {
+                        let text: RedisResult<String> = self.ask(node, &["CLUSTER", "NODES"]);
+                        let info: RedisResult<String> = self.ask(node, &["CLUSTER", "INFO"]);
+                        let state = info.unwrap_or_default();
+                        let state = state.lines().next().unwrap_or_default();
+                        format!("{node}, {state}:\n{}", text.unwrap_or_default())
+                    })
+                    .collect()
             };
-            first.is_well() && views.all(|view| view.as_ref() == Some(&first))
-        });
+            assert!(
+                Instant::now() < deadline,
+                "the nodes do not agree:\n{}",
+                views()
+            );
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn is_agreed(&self) -> bool {
+        let mut views = self.running().into_iter().map(|node| self.view(node).ok());
+        let Some(Some(first)) = views.next() else {
+            return false;
+        };
+        first.is_well() && views.all(|view| view.as_ref() == Some(&first))
     }
 
     /// Waits until all running replicas are linked to their primaries.
