@@ -12,7 +12,7 @@ use std::time::Duration;
 use redis::{RedisResult, Value, cmd, pipe};
 use redis_sharding::{Builder, ShardedClient};
 use support::all_clients::{AllClients, AnyClient, End, KINDS, Kind, Random};
-use support::clusters::{Cluster, SLOTS, key_in, on_each_server, slot_of};
+use support::clusters::{Cluster, SLOTS, key_in, on_each_server};
 
 /// Long enough for everything that is only late.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -25,6 +25,9 @@ fn describe(cluster: &Cluster) -> Builder {
     let builder = ShardedClient::builder().cluster(cluster.urls());
     builder.response_timeout(PATIENCE)
 }
+
+/// A reply to SCAN.
+type Page = (u64, Vec<String>);
 
 /// One of each kind, and one that talks RESP3 with the proxy and its servers.
 fn each(clients: &AllClients) -> Vec<AnyClient> {
@@ -68,7 +71,7 @@ fn scan_with(client: &mut AnyClient, options: &[&str], mut between: impl FnMut(u
         between(found.steps);
         let text = cursor.to_string();
         let words = [&["SCAN", &text], options].concat();
-        let (next, keys): (u64, Vec<String>) = client.ask(&words).unwrap();
+        let (next, keys): Page = client.ask(&words).unwrap();
         assert!(next <= CURSOR_MAX);
         found.steps += 1;
         found.largest = found.largest.max(keys.len());
@@ -152,8 +155,7 @@ fn scan_over_a_cluster_filters_by_pattern_and_type_and_ends_soon() {
             pipeline.cmd("SCAN").arg(0).arg("MATCH").arg("user:0");
             pipeline.cmd("GET").arg("user:1");
             pipeline.cmd("SCAN").arg(0).arg("MATCH").arg("user:2");
-            let found: ((u64, Vec<String>), String, (u64, Vec<String>)) =
-                client.query(&pipeline).unwrap();
+            let found: (Page, String, Page) = client.query(&pipeline).unwrap();
             let expected = (
                 (0, vec!["user:0".to_owned()]),
                 "v".to_owned(),
