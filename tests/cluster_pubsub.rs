@@ -269,7 +269,9 @@ fn keyspace_events_of_a_cluster_come_from_every_primary_once() {
             .map(|node| key_in(cluster.own_slot(node), &prefix))
             .collect();
         let channel = format!("__keyspace@0__:{}", keys[0]);
-        subscriber.subscribe(&[channel.clone()]).unwrap();
+        subscriber
+            .subscribe(std::slice::from_ref(&channel))
+            .unwrap();
         subscriber
             .psubscribe(&[format!("__keyspace@0__:*{prefix}")])
             .unwrap();
@@ -412,7 +414,9 @@ fn ssubscribe_to_a_slot_without_an_owner_is_made_when_it_has_one() {
                         .ask(1, &["CLUSTER", "ADDSLOTS", &slot_text])
                         .unwrap();
                 });
-                subscriber.ssubscribe(&[channel.clone()]).unwrap();
+                subscriber
+                    .ssubscribe(std::slice::from_ref(&channel))
+                    .unwrap();
             });
             let after: u64 = (0..3).map(|node| cluster.errors(node, "CLUSTERDOWN")).sum();
             assert!((1..50).contains(&(after - before)), "{}", after - before);
@@ -444,7 +448,7 @@ fn failover_of(server: &Server, protocol: &str, is_killed: bool) {
         subscriber.subscribe(&channels).unwrap();
         subscriber.ssubscribe(&shards).unwrap();
         let victim = cluster
-            .index_of(&client.topology().nodes()[0].address())
+            .index_of(client.topology().nodes()[0].address())
             .unwrap();
         let held = channels_at(cluster, victim, "CHANNELS", &prefix);
         let held_shards = channels_at(cluster, victim, "SHARDCHANNELS", &prefix);

@@ -206,9 +206,18 @@ impl Watch {
             unwatch(connection).await;
             return Err(refusal.into());
         }
-        let values = connection
+        let values = match connection
             .req_packed_commands(pipeline, offset, count)
-            .await?;
+            .await
+        {
+            // The topology has changed just now.
+            Err(error)
+                if shared.load().router.is_unsent_exec(&error) && connection.locate().is_err() =>
+            {
+                return Ok(vec![Value::Nil]);
+            }
+            values => values?,
+        };
         connection.finish();
         Ok(values)
     }

@@ -12,10 +12,11 @@
 //!   EXEC, DISCARD, UNWATCH, RESET
 //! ```
 
-use redis::Value;
+use redis::{RedisError, Value};
 
 use crate::command::{Args, PackedCommands};
 use crate::error::{Error, ErrorKind, server_error};
+use crate::plan::Router;
 
 /// The outcome of the WATCHes of a connection since the last EXEC, DISCARD, UNWATCH or RESET.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,6 +98,14 @@ impl WatchState {
             }
         }
         false
+    }
+}
+
+impl Router {
+    /// True if `error` is that of a transaction in a cluster which was not sent: if the watched keys have left its node,
+    /// it is aborted, as if one of them had changed.
+    pub(crate) fn is_unsent_exec(&self, error: &RedisError) -> bool {
+        self.topology().cluster().is_some() && ErrorKind::of(error) == ErrorKind::NodeDown
     }
 }
 

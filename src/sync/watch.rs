@@ -203,7 +203,15 @@ impl Watch {
         // If the server has closed the connection, nothing is watched. Sending EXEC would make its outcome unknown,
         // although it cannot have run.
         connection.close_if_stale()?;
-        let values = connection.req_packed_commands(packed, offset, count)?;
+        let values = match connection.req_packed_commands(packed, offset, count) {
+            // The topology has changed just now.
+            Err(error)
+                if shared.load().router.is_unsent_exec(&error) && connection.locate().is_err() =>
+            {
+                return Ok(vec![Value::Nil]);
+            }
+            values => values?,
+        };
         connection.finish();
         Ok(values)
     }

@@ -110,6 +110,8 @@ pub struct Cluster {
     options: Builder,
     members: RwLock<Vec<Arc<Member>>>,
     network: Arc<Network>,
+    /// Held during MIGRATE: two nodes that do it to each other wait for each other, until their time is over.
+    migrating: Mutex<()>,
     /// The next slot that [`own_slot`](Self::own_slot) gives away.
     next_slot: AtomicU16,
 }
@@ -768,7 +770,10 @@ impl SlotMove<'_> {
         let (host, port) = target.rsplit_once(':').expect("a port");
         let mut migrate = cmd("MIGRATE");
         migrate.arg(host).arg(port).arg("").arg(0).arg(MIGRATE_MS);
-        let moved: RedisResult<String> = migrate.arg("KEYS").arg(keys).query(connection);
+        migrate.arg("KEYS").arg(keys);
+        let lock = self.cluster.migrating.lock();
+        let moved: RedisResult<String> = migrate.query(connection);
+        drop(lock);
         // A key may have been deleted or have left in the meantime.
         moved.unwrap_or_else(|error| panic!("MIGRATE of slot {}: {error}", self.slot));
     }
@@ -876,6 +881,7 @@ impl Builder {
             options: self,
             members: RwLock::new(members),
             network,
+            migrating: Mutex::default(),
             next_slot: AtomicU16::new(0),
         };
         cluster.create(primaries);
