@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use redis::{RedisResult, Value, cmd, pipe};
-use redis_sharding::{Builder, ShardedClient};
+use redis_sharding::{Builder, PartialReads, ShardedClient};
 use support::all_clients::{AllClients, AnyClient, End, KINDS, Kind, Random};
 use support::clusters::{Cluster, SLOTS, key_in, on_each_server};
 
@@ -361,6 +361,47 @@ fn scan_over_a_cluster_takes_slots_with_very_many_keys_page_by_page() {
         });
         assert!(moving.is_none(), "there were pages");
         assert_eq!(found.all(), all);
+    });
+}
+
+#[test]
+fn scan_over_a_cluster_leaves_out_what_cannot_be_reached_only_if_asked_to() {
+    on_each_server(|server| {
+        let cluster = Cluster::builder(server)
+            .option(["--cluster-require-full-coverage", "no"])
+            .start(3, 0);
+        let within = Duration::from_millis(700);
+        let client = |partial_reads| {
+            AllClients::open(|| {
+                let builder = ShardedClient::builder().cluster(cluster.urls());
+                builder
+                    .response_timeout(within)
+                    .partial_reads(partial_reads)
+            })
+        };
+        let (allowed, refused) = (client(PartialReads::Allowed), client(PartialReads::Refused));
+        let [lost, kept] = [0, 1].map(|node| key_in(cluster.own_slot(node), "k"));
+        set_all(&mut allowed.of(KINDS[0]), [&lost, &kept]);
+        for mut client in each(&refused) {
+            let all = scan(&mut client, &[]);
+            assert_eq!(all.once(), BTreeSet::from([&*kept, &*lost]));
+        }
+        cluster.kill(0);
+        let tagged = |key: &str| format!("{}*", &key[..=key.find('}').unwrap()]);
+        for mut client in each(&allowed) {
+            // Many slots, of which a third is left out.
+            let page: Page = client.ask(&["SCAN", "0", "COUNT", "100"]).unwrap();
+            assert_ne!(page.0, 0);
+            let page: Page = client.ask(&["SCAN", "0", "MATCH", &tagged(&kept)]).unwrap();
+            assert_eq!(page, (0, vec![kept.clone()]));
+            // The only slot.
+            let none: RedisResult<Page> = client.ask(&["SCAN", "0", "MATCH", &tagged(&lost)]);
+            assert!(none.is_err(), "{none:?}");
+        }
+        for mut client in each(&refused) {
+            let none: RedisResult<Page> = client.ask(&["SCAN", "0", "COUNT", "100"]);
+            assert!(none.is_err(), "{none:?}");
+        }
     });
 }
 

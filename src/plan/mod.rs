@@ -132,6 +132,8 @@ pub(crate) use replies::PipelineReplies;
 pub(crate) use request::{PipelineKind, parse_one};
 pub(crate) use retries::{LastRefusal, NextAttempt, Retries};
 pub(crate) use routed::RoutedCommand;
+#[cfg(feature = "testing")]
+pub(crate) use scan::glob_matches;
 pub(crate) use scan::{ScanCursor, ScanState, ScanStep};
 pub(crate) use scripts::{
     CacheSnapshot, FunctionRetry, Rewritten, Scope, ScriptCache, ScriptJournal, ScriptRewriter,

@@ -2,8 +2,8 @@
 
 use std::sync::mpsc::Sender;
 
-use super::glob;
 use super::protocol::{Protocol, Reply};
+use crate::plan::glob_matches;
 
 /// The subscriptions of a node, in the order in which they were made, which is that of delivery.
 #[derive(Debug, Default)]
@@ -85,7 +85,7 @@ impl Channels {
                 Topic::Channel(name) if name == channel => {
                     vec![bulk(b"message"), bulk(channel), bulk(message)]
                 }
-                Topic::Pattern(pattern) if glob::matches(pattern, channel) => {
+                Topic::Pattern(pattern) if glob_matches(pattern, channel) => {
                     vec![
                         bulk(b"pmessage"),
                         bulk(pattern),

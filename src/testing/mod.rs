@@ -54,7 +54,6 @@ mod commands;
 mod connection;
 mod database;
 mod faults;
-mod glob;
 mod listener;
 mod node;
 mod protocol;

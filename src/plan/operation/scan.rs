@@ -143,6 +143,7 @@ impl ScanInProgress {
             let owner = routing.owner(request.slot);
             let part = match &request.server {
                 ScanServer::Owner => NodeRequest::new(owner),
+                ScanServer::Other => NodeRequest::new(routing.node_behind(owner)),
                 ScanServer::At(address) => routing.request_to(address, owner, request.is_asking),
             };
             let same = |(other, _): &(NodeRequest, _)| {

@@ -355,6 +355,11 @@ impl ClusterRouting {
         self.map.target(slot).unwrap_or(NodeIndex::new(0))
     }
 
+    /// Another node, if there is one.
+    pub(in crate::plan) fn node_behind(&self, node: NodeIndex) -> NodeIndex {
+        NodeIndex::new((node.get() as u16 + 1) % self.map.len().max(1) as u16)
+    }
+
     /// The address of the server that a request is addressed to.
     pub(in crate::plan) fn address_of<'r>(
         &'r self,

@@ -1,4 +1,4 @@
-//! The patterns of KEYS and SCAN, as servers match them.
+//! The patterns of KEYS, SCAN and PSUBSCRIBE, as servers match them.
 
 use crate::hash::{HashTag, slot};
 

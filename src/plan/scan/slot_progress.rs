@@ -14,6 +14,7 @@ use std::collections::HashSet;
 
 use crate::error::{Error, server_error};
 use crate::hash::{HashTag, SLOTS, slot};
+use crate::plan::partial::is_out_of_reach;
 use crate::plan::scan::slot_cursor::{
     FIRST_PAGE, PageCursor, Process, SlotCursor, Stage, Within, slot_at,
 };
@@ -60,8 +61,10 @@ pub(super) enum Task {
         keys: Vec<Vec<u8>>,
         more: Option<PageCursor>,
     },
-    /// The owner.
+    /// The owner, which is waited for.
     Locate,
+    /// Another node: whether there is a new owner. If not, the slot is left out with this error.
+    AskOther(Error),
     /// Nothing: these are the keys, and whether there is more.
     Finished(Vec<Vec<u8>>, Option<PageCursor>),
     /// Nothing: the slot has very many keys.
@@ -173,6 +176,7 @@ impl SlotProgress {
             }
             Task::Confirm { .. } => (owner, SlotQuestion::Probe),
             Task::Locate => (owner, SlotQuestion::Locate),
+            Task::AskOther(_) => ((ScanServer::Other, false), SlotQuestion::Probe),
             Task::Finished(..) | Task::Large | Task::LeftOut(_) => return None,
         };
         Some(SlotRequest {
@@ -219,8 +223,8 @@ impl SlotProgress {
         }
     }
 
-    /// Goes on as a reply says.
-    pub(super) fn go_on(&mut self, next: Next, limits: &ScanLimits) {
+    /// Goes on as a reply says. If the slot `may_be_left_out`, an owner that cannot be reached is not waited for.
+    pub(super) fn go_on(&mut self, next: Next, limits: &ScanLimits, may_be_left_out: bool) {
         match next {
             Next::Task(task) => {
                 self.is_large |= matches!(task, Task::Large);
@@ -248,9 +252,11 @@ impl SlotProgress {
                 // The search for the owner waits as long as it may.
                 let is_final =
                     matches!(self.task, Task::Locate) || self.count_attempt(limits).is_err();
-                self.task = match is_final {
-                    true => Task::LeftOut(error),
-                    false => Task::Locate,
+                self.task = match std::mem::replace(&mut self.task, Task::Locate) {
+                    Task::AskOther(first) => Task::LeftOut(first),
+                    _ if is_final => Task::LeftOut(error),
+                    _ if may_be_left_out && is_out_of_reach(error.kind()) => Task::AskOther(error),
+                    _ => Task::Locate,
                 };
             }
         }
@@ -297,6 +303,14 @@ impl SlotProgress {
     fn after_probe(&mut self, probe: Probe) -> Next {
         match (probe, &mut self.task) {
             (Probe::Exists, _) => Next::OtherProbe,
+            (Probe::Moved(to), Task::AskOther(error)) => {
+                let to = ScanServer::At(to);
+                match self.server == to {
+                    true => Next::Task(Task::LeftOut(error.clone())),
+                    false => Next::Again(to),
+                }
+            }
+            (_, Task::AskOther(_)) => Next::Again(ScanServer::Other),
             (Probe::Ask(to), &mut Task::Page { at, .. }) => Next::Task(Task::Page {
                 at,
                 from: PageSource::Target(to),

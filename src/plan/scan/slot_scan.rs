@@ -78,6 +78,8 @@ impl ScanLimits {
 pub(in crate::plan) enum ScanServer {
     /// The owner of the slot by the map.
     Owner,
+    /// The node behind that.
+    Other,
     /// The server at this address.
     At(HostPort),
 }
@@ -295,7 +297,7 @@ impl SlotScan {
         if let Next::Again(ScanServer::At(server)) = &next {
             self.moved.push((slot, server.clone()));
         }
-        state.go_on(next, &self.limits);
+        state.go_on(next, &self.limits, self.is_partial);
         match &state.task {
             // What was asked for behind it would be asked for again.
             Task::Large => self.window.truncate(number + 1),
@@ -346,7 +348,11 @@ impl SlotScan {
                     return self.begin(1, task);
                 }
                 // There are no requests left, so these are finished.
-                Task::Whole { .. } | Task::Page { .. } | Task::Confirm { .. } | Task::Locate => {}
+                Task::Whole { .. }
+                | Task::Page { .. }
+                | Task::AskOther(_)
+                | Task::Confirm { .. }
+                | Task::Locate => {}
             }
         }
         // A server that does not reply has taken the time of the step.

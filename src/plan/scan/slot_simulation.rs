@@ -349,6 +349,7 @@ impl Cluster {
     fn server_of(&self, request: &SlotRequest) -> usize {
         match &request.server {
             ScanServer::Owner => self.map[&request.slot],
+            ScanServer::Other => (self.map[&request.slot] + 1) % self.servers.len(),
             ScanServer::At(address) => usize::from(address.port - 7000),
         }
     }

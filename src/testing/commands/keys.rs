@@ -1,8 +1,8 @@
 //! Keys of any type: DEL, EXISTS, RENAME, KEYS, SCAN and the like.
 
-use super::super::glob;
 use super::super::protocol::Reply;
 use super::{Answer, Call, Failure, exact, integer, lower, upper};
+use crate::plan::glob_matches;
 
 /// DEL and UNLINK: the number of keys removed.
 pub(super) fn del(call: &mut Call<'_>) -> Answer {
@@ -59,7 +59,7 @@ pub(super) fn renamenx(call: &mut Call<'_>) -> Answer {
 /// KEYS: all keys that match a pattern.
 pub(super) fn keys(call: &mut Call<'_>) -> Answer {
     let keys = call.database.store.keys();
-    let matching = keys.iter().filter(|key| glob::matches(call.key(), key));
+    let matching = keys.iter().filter(|key| glob_matches(call.key(), key));
     Ok(Reply::bulks(matching))
 }
 
@@ -112,7 +112,7 @@ pub(super) fn scan(call: &mut Call<'_>) -> Answer {
     // Filtered after the page was cut, so a page may be empty before the end, as in Redis.
     let keys = keys.iter().filter(|(key, is)| {
         let fits = kind.as_ref().is_none_or(|kind| kind == is);
-        fits && glob::matches(pattern, key)
+        fits && glob_matches(pattern, key)
     });
     Ok(Reply::Array(vec![
         Reply::text(next.to_string()),

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use super::super::glob;
 use super::super::protocol::{Protocol, Reply};
 use super::super::store::now_ms;
 use super::{Answer, Call, Failure, exact, integer, lower, upper, wrong_arity};
+use crate::plan::glob_matches;
 
 /// The version that the node reports, and whose error texts it has.
 const VERSION: &str = "7.0.15";
@@ -165,7 +165,7 @@ pub(super) fn config(call: &mut Call<'_>) -> Answer {
             let patterns: Vec<String> = patterns.iter().map(|pattern| lower(pattern)).collect();
             let matches = |name: &str| {
                 let mut patterns = patterns.iter();
-                patterns.any(|pattern| glob::matches(pattern.as_bytes(), name.as_bytes()))
+                patterns.any(|pattern| glob_matches(pattern.as_bytes(), name.as_bytes()))
             };
             let found = call
                 .database
