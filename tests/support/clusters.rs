@@ -112,6 +112,9 @@ pub struct Cluster {
     network: Arc<Network>,
     /// Held during MIGRATE: two nodes that do it to each other wait for each other, until their time is over.
     migrating: Mutex<()>,
+    /// Held until all have heard of a slot's new owner: two nodes that take slots at once may take the same epoch, and one
+    /// of the slots is lost.
+    taking: Mutex<()>,
     /// The next slot that [`own_slot`](Self::own_slot) gives away.
     next_slot: AtomicU16,
 }
@@ -707,12 +710,27 @@ impl Cluster {
 
     /// As redis-cli does it: the new owner first, then the old one, then the others.
     fn set_owner(&self, slots: &[u16], from: usize, to: usize) {
+        let _lock = self.taking.lock();
         let id = self.id(to);
         let others = self.primaries().into_iter();
         let others = others.filter(|node| ![from, to].contains(node));
-        for node in [to, from].into_iter().chain(others) {
+        let primaries: Vec<usize> = [to, from].into_iter().chain(others).collect();
+        for &node in &primaries {
             self.set_slots(node, slots, "NODE", Some(&id));
         }
+        let claims = |node: usize| -> Vec<(String, u64, Vec<RangeInclusive<u16>>)> {
+            let lines = self.nodes_by(node).unwrap_or_default().into_iter();
+            let mut claims: Vec<_> = lines
+                .filter(|line| line.has("master"))
+                .map(|line| (line.id, line.epoch, line.slots))
+                .collect();
+            claims.sort_by(|one, other| one.0.cmp(&other.0));
+            claims
+        };
+        wait_until("all hear of the new owner", || {
+            let first = claims(primaries[0]);
+            primaries.iter().all(|&node| claims(node) == first)
+        });
     }
 }
 
@@ -882,6 +900,7 @@ impl Builder {
             members: RwLock::new(members),
             network,
             migrating: Mutex::default(),
+            taking: Mutex::default(),
             next_slot: AtomicU16::new(0),
         };
         cluster.create(primaries);
