@@ -146,10 +146,15 @@ impl KeyByKey {
         };
         let done = replies.iter().filter(is_done).count();
         let all: Vec<(&R, usize)> = replies.iter().flatten().copied().collect();
-        match replies.iter().find(|reply| !is_done(reply)) {
+        let is_unknown = |reply: &&Result<(&R, usize), Error>| {
+            let error = reply.as_ref().err();
+            error.is_some_and(|error| error.kind() == ErrorKind::Unknown)
+        };
+        let unknown = replies.iter().find(is_unknown);
+        match unknown.or_else(|| replies.iter().find(|reply| !is_done(reply))) {
             None => values.replace_with_joined(self.number, &all, self.merge),
-            // The error of a server says that nothing was done.
-            Some(Ok(_)) if done > 0 && self.is_write => {
+            // The error for one key says that nothing was done.
+            Some(_) if done > 0 && self.is_write => {
                 let text = format!(
                     "the command was sent key by key, as its slot is on two nodes, and was done for {done} of {} keys",
                     self.keys

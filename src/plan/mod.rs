@@ -56,8 +56,8 @@ mod attempts;
 mod batch;
 mod command_errors;
 mod dedicated;
-#[cfg(feature = "testing")]
 mod doubt;
+#[cfg(feature = "testing")]
 mod dry_run;
 mod exchange;
 mod explain;

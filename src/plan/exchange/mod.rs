@@ -45,8 +45,10 @@ use crate::plan::{Answers, ReplyBuffer, Retries, Router};
 use crate::policy::{RequestOptions, RetryPolicy};
 use crate::topology::LivingNodes;
 
+#[cfg(feature = "tokio-comp")]
+pub(crate) use self::node::Hedge;
 use self::node::State;
-pub(crate) use self::node::{Attempt, AttemptKind, Hedge, NodeExchange};
+pub(crate) use self::node::{Attempt, AttemptKind, NodeExchange};
 
 /// What an executor does next with an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,8 +13,10 @@
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
+#[cfg(feature = "tokio-comp")]
+use crate::plan::pubsub::ChangeRequest;
 use crate::plan::pubsub::{
-    ChangeRequest, ChannelName, RedirectedNames, Resubscribe, SubscriptionChange, SubscriptionKind,
+    ChannelName, RedirectedNames, Resubscribe, SubscriptionChange, SubscriptionKind,
     SubscriptionTracker,
 };
 use crate::policy::{BACKOFF_MAX, ConnectError, Down, IoFailure, pause};
