@@ -186,7 +186,7 @@ fn invalid_arguments_and_files_end_with_exit_code_2_and_a_message() {
     for (arguments, message) in [
         (&[][..], "Usage: redis-sharding <COMMAND>"),
         (&["lokate"], "unrecognized subcommand 'lokate'"),
-        (&["ping"], "no nodes: give --topology FILE, or --node"),
+        (&["ping"], "no nodes: give --topology FILE, --node"),
         (&["locate"], "no nodes: "),
         (
             &["ping", "--topology", "/nowhere/x"],
