@@ -5,7 +5,7 @@
 mod support;
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::{RedisResult, Value, cmd, pipe};
 use redis_sharding::{Builder, ReadFrom};
@@ -25,15 +25,23 @@ fn each_reader(read_from: ReadFrom, test: impl Fn(&mut ClusterClient<'_>) + Sync
     });
 }
 
+/// A replica is found when the map is asked for again, which is done every half minute if nothing happens.
+const FOUND_WITHIN: Duration = Duration::from_secs(60);
+
 /// Waits until a read of this key, which has a value, goes to this node.
 fn wait_until_read_from(case: &mut ClusterClient<'_>, node: usize, key: &str) {
-    wait_until("reads go to the replica", || {
+    let deadline = Instant::now() + FOUND_WITHIN;
+    loop {
         let before = case.cluster.calls(node, "get");
         // None can be read from before they were asked about their replication.
         let value: RedisResult<Option<String>> = case.client.ask(&["GET", key]);
         assert_ne!(value, Ok(None));
-        case.cluster.calls(node, "get") > before
-    });
+        if case.cluster.calls(node, "get") > before {
+            return;
+        }
+        assert!(Instant::now() < deadline, "not within {FOUND_WITHIN:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Waits until the replica of node 0 says that it lacks a key.
