@@ -92,7 +92,14 @@ fn transaction_without_a_key_is_aborted_when_the_slot_of_its_absent_watched_key_
                     case.cluster.move_slot(case.slot, 1);
                     let ping = pipe().atomic().cmd("PING").clone();
                     let outcome: RedisResult<Option<Vec<String>>> = connection.query(&ping);
-                    assert_eq!(outcome, Ok(None), "{name}");
+                    match outcome {
+                        Ok(none) => assert_eq!(none, None, "{name}"),
+                        // The map may have learned of it before the connection was used again.
+                        Err(error) => {
+                            let text = error.to_string();
+                            assert!(text.contains("may live on another node now"), "{text}");
+                        }
+                    }
                 } else {
                     assert_eq!(connection.ask(&["MULTI"]), Ok(()));
                     assert_eq!(connection.ask(&["PING"]), Ok("QUEUED".to_owned()));
