@@ -588,7 +588,7 @@ fn transaction_is_aborted_when_the_slot_of_its_watched_key_has_left() {
                 assert_eq!(other.ask(&["SET", &key, "theirs"]), Ok(()));
             });
             assert_eq!(outcome, None, "{name}");
-            assert_eq!(case.stored::<bool>(&["EXISTS", &count]), false, "{name}");
+            assert!(!case.stored::<bool>(&["EXISTS", &count]), "{name}");
             // There and back again: the guard is gone all the same.
             case.slot = case.cluster.own_slot(0);
             let (slot, key, count) = (case.slot, case.key(name), case.key("n"));
@@ -602,7 +602,7 @@ fn transaction_is_aborted_when_the_slot_of_its_watched_key_has_left() {
                 case.cluster.move_slot(slot, 0);
             });
             assert_eq!(outcome, None, "{name}, there and back");
-            assert_eq!(case.stored::<bool>(&["EXISTS", &count]), false, "{name}");
+            assert!(!case.stored::<bool>(&["EXISTS", &count]), "{name}");
             // The next attempt is like any other.
             assert_eq!(watched(case, &key, &count, |_| {}), Some(vec![1]));
         }

@@ -223,7 +223,7 @@ impl Cluster {
                 self.servers[source].migrating.insert(slot, other);
             }
             // A key moves.
-            (1 | 2 | 3, Some(target)) => {
+            (1..=3, Some(target)) => {
                 let Some(key) = first_of(&self.servers[source]) else {
                     return false;
                 };
@@ -482,7 +482,7 @@ fn schedule(seed: u64, has_slot_cursors: bool, events: &mut [u32; 9]) {
         let event = cluster.random.within(0..4);
         cluster.happen(event, slot);
     }
-    cluster.is_calm = seed % 3 == 0;
+    cluster.is_calm = seed.is_multiple_of(3);
     let count = cluster.random.within(1..20);
     let found = scan(&mut cluster, count);
     for key in &lasting {
