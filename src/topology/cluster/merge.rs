@@ -101,18 +101,7 @@ impl ClusterMap {
         choices: &[Choice],
         known: &[Option<usize>],
     ) -> Option<Self> {
-        let mut is_node = vec![false; view.servers.len()];
-        let mut is_kept = vec![false; self.servers.primaries.len()];
-        for choice in choices {
-            match *choice {
-                Choice::Seen(seen) => is_node[seen] = true,
-                Choice::Known(owner) => match known[usize::from(owner)] {
-                    Some(seen) => is_node[seen] = true,
-                    None => is_kept[usize::from(owner)] = true,
-                },
-                Choice::Nobody => {}
-            }
-        }
+        let (is_node, is_kept) = owners_among(view.servers.len(), choices, known);
         let (mut nodes, mut spare, mut replicas) = (Vec::new(), Vec::new(), Vec::new());
         let former = self.by_id();
         for (server, is_node) in view.servers.iter().zip(&is_node) {
@@ -215,6 +204,27 @@ fn node(server: &ViewServer, former: Option<&ClusterNode>) -> ClusterNode {
         },
         Some(_) => node,
     }
+}
+
+/// Which servers of a view of `servers` servers own slots, and which primaries that are known alone.
+fn owners_among(
+    servers: usize,
+    choices: &[Choice],
+    known: &[Option<usize>],
+) -> (Vec<bool>, Vec<bool>) {
+    let mut is_node = vec![false; servers];
+    let mut is_kept = vec![false; known.len()];
+    for choice in choices {
+        match *choice {
+            Choice::Seen(seen) => is_node[seen] = true,
+            Choice::Known(owner) => match known[usize::from(owner)] {
+                Some(seen) => is_node[seen] = true,
+                None => is_kept[usize::from(owner)] = true,
+            },
+            Choice::Nobody => {}
+        }
+    }
+    (is_node, is_kept)
 }
 
 #[cfg(test)]
