@@ -34,6 +34,7 @@ pub struct World {
 }
 
 /// What is behind the proxy.
+#[expect(clippy::large_enum_variant, reason = "there is one")]
 enum Nodes {
     Plain(Servers),
     /// With the owner of each slot, which does not change.
