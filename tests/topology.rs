@@ -319,7 +319,7 @@ fn topology_parse_error_names_the_line() {
     let cases = [
         (
             "noed c h:3",
-            "a line must begin with placement, option, node or fingerprint",
+            "a line must begin with placement, option, node, fingerprint or cluster",
         ),
         (
             "node",
@@ -374,7 +374,7 @@ fn topology_parse_error_names_the_line() {
         ),
         (
             "| x",
-            "a line must begin with placement, option, node or fingerprint",
+            "a line must begin with placement, option, node, fingerprint or cluster",
         ),
     ];
     for (line, cause) in cases {
