@@ -532,6 +532,51 @@ fn subscriptions_go_on_when_their_node_is_demoted() {
 }
 
 #[test]
+fn shard_channels_of_a_demoted_node_move_although_the_other_nodes_hear_late_of_the_failover() {
+    on_each_server(|server| {
+        let builder = Cluster::builder(server).cuts();
+        let cluster = builder.node_timeout(Duration::from_secs(4)).start(3, 3);
+        let replica = cluster.replicas(0)[0];
+        let channels: Vec<String> = (0..30)
+            .map(|number| key_in(cluster.own_slot(0), &number.to_string()))
+            .collect();
+        let clients = ["resp2", "resp3"].map(|protocol| Clients::open(&cluster, protocol));
+        let mut subscribers: Vec<AnySubscriber> =
+            clients.iter().flat_map(Clients::subscribers).collect();
+        for subscriber in &mut subscribers {
+            subscriber.ssubscribe(&channels).unwrap();
+        }
+        // Only the demoted node hears of it. The map is asked of any of three, and the others repeat the old one.
+        let side: Vec<usize> = cluster.replicas(0).into_iter().chain([0]).collect();
+        cluster.part(&side);
+        let () = cluster
+            .ask(replica, &["CLUSTER", "FAILOVER", "TAKEOVER"])
+            .unwrap();
+        cluster.wait_until_promoted(0);
+        let heals_at = Instant::now() + Duration::from_millis(700);
+        let mut is_healed = false;
+        let mut events = Vec::new();
+        let mut command = vec!["PUBSUB", "SHARDNUMSUB"];
+        command.extend(channels.iter().map(String::as_str));
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let counts: BTreeMap<String, usize> = cluster.ask(replica, &command).unwrap();
+            if counts.values().all(|count| *count == subscribers.len()) {
+                break;
+            }
+            assert!(Instant::now() < end, "{counts:?}, {events:?}");
+            for subscriber in &mut subscribers {
+                events.extend(subscriber.next(Duration::from_millis(5)));
+            }
+            if !is_healed && Instant::now() > heals_at {
+                cluster.heal();
+                is_healed = true;
+            }
+        }
+    });
+}
+
+#[test]
 fn subscriptions_go_on_when_their_node_is_killed() {
     on_each_server(|server| failover_of(server, "resp3", true));
 }

@@ -79,6 +79,8 @@ pub(super) struct Signal {
     has_ended: bool,
     /// True if the map is to be asked for.
     pub(super) is_wanted: bool,
+    /// True if the map may be wrong, and nobody has said who knows more.
+    pub(super) is_suspect: bool,
     /// Slots with another owner, as redirects have named it. At most one entry for each slot there is.
     pub(super) moved: BTreeMap<u16, HostPort>,
     /// What servers have answered, with the number of the round in which they were asked.
@@ -257,7 +259,7 @@ impl ClusterSource for ClusterMonitor {
     }
 
     fn suspect(&self) {
-        self.ask();
+        self.notify(|signal| signal.is_suspect = true);
     }
 }
 
@@ -297,6 +299,7 @@ impl MonitorState {
         }
         (!signal.has_ended).then(|| Signal {
             is_wanted: std::mem::take(&mut signal.is_wanted),
+            is_suspect: std::mem::take(&mut signal.is_suspect),
             moved: std::mem::take(&mut signal.moved),
             answers: std::mem::take(&mut signal.answers),
             ..Signal::default()
@@ -343,7 +346,7 @@ impl MonitorState {
 
 impl Signal {
     fn is_new(&self) -> bool {
-        self.is_wanted || !self.moved.is_empty() || !self.answers.is_empty()
+        self.is_wanted || self.is_suspect || !self.moved.is_empty() || !self.answers.is_empty()
     }
 }
 

@@ -72,6 +72,9 @@ impl Watcher {
         if signal.is_wanted {
             self.refresh.want(now);
         }
+        if signal.is_suspect {
+            self.refresh.suspect(now);
+        }
         if !signal.moved.is_empty() {
             self.refresh.want(now);
             let moved: Vec<(u16, HostPort)> = signal.moved.into_iter().collect();

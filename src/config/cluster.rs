@@ -22,7 +22,8 @@ impl Builder {
     /// of its servers; one that can be reached is enough, as it names the others.
     ///
     /// The servers are asked for the map of the cluster before the first request, which waits for it within its own
-    /// time; when a server redirects a request (MOVED), after a connection was lost, and about every 30 s. Each primary
+    /// time; when a server redirects a request (MOVED); after a connection was lost, or a server has ended a subscription,
+    /// and then a few times more within 13 s, as the first answer may be too early; and about every 30 s. Each primary
     /// that owns slots is a node, named after its address; `READONLY` replicas are found without being asked for, and
     /// read from as [`read_from`](Self::read_from) says. Redirects are followed within the time of the request.
     ///

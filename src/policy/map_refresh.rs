@@ -16,6 +16,11 @@ const PAUSE_MAX: Duration = Duration::from_millis(800);
 /// Time without a reason after which the pause is the shortest again.
 const QUIET: Duration = Duration::from_secs(3);
 
+/// The longest pause between the rounds that follow a suspicion. The first is [`PAUSE_MIN`], and each is twice the one
+/// before, so that there are seven: the server that was asked may not have heard yet of what the suspicion is about, and
+/// has repeated what is known. The last comes when the servers have sent each other their regular messages as well.
+const DOUBT_PAUSE_MAX: Duration = Duration::from_millis(6_400);
+
 /// The longest pause after a round without a good answer, if there is no reason to ask again.
 const FAILED_PAUSE_MAX: Duration = Duration::from_secs(5);
 
@@ -24,7 +29,8 @@ const FAILED_PAUSE_MAX: Duration = Duration::from_secs(5);
 const BEHIND_MAX: Duration = Duration::from_secs(10);
 
 /// When the map is asked for again. Requests that were redirected, and connections that were lost, are reasons; however
-/// many there are, one round answers them all.
+/// many there are, one round answers them all. A redirect names who knows more, and is asked first; without one, as after
+/// a lost connection, the map is a suspect, and a few rounds follow.
 #[derive(Debug)]
 pub(crate) struct MapRefresh {
     /// When the next round is due.
@@ -37,6 +43,8 @@ pub(crate) struct MapRefresh {
     failed_pause: Duration,
     /// When there was a reason last.
     reason_at: Option<Instant>,
+    /// The pause before the next round that follows a suspicion.
+    doubt_pause: Option<Duration>,
     /// True if there was one since the round began, whose answers may be older than that.
     is_wanted_again: bool,
     /// Since when all answers are older than what is known.
@@ -63,6 +71,7 @@ impl MapRefresh {
             pause: PAUSE_MIN,
             failed_pause: PAUSE_MIN,
             reason_at: None,
+            doubt_pause: None,
             is_wanted_again: false,
             behind_since: None,
         }
@@ -79,6 +88,12 @@ impl MapRefresh {
         self.reason_at = Some(now);
         self.is_wanted_again = true;
         self.due = self.due.min(self.earliest.max(now));
+    }
+
+    /// There is a reason to ask, and nobody has said who knows more.
+    pub(crate) fn suspect(&mut self, now: Instant) {
+        self.want(now);
+        self.doubt_pause = Some(PAUSE_MIN);
     }
 
     /// Time until the next round is due: zero if it is.
@@ -110,6 +125,11 @@ impl MapRefresh {
         }
         if self.is_wanted_again {
             self.due = self.due.min(self.earliest);
+        }
+        if let Some(pause) = self.doubt_pause {
+            let next = self.earliest.max(now + pause.mul_f64(1.0 - entropy / 2.0));
+            self.due = self.due.min(next);
+            self.doubt_pause = Some(2 * pause).filter(|pause| *pause <= DOUBT_PAUSE_MAX);
         }
         if outcome != RoundOutcome::Behind {
             return false;
@@ -219,6 +239,30 @@ mod tests {
         refresh.began();
         refresh.ended(RoundOutcome::Known, now, 0.0);
         assert_eq!(refresh.wait(now), PERIOD);
+    }
+
+    #[test]
+    fn suspected_cluster_map_is_asked_for_again_as_the_first_server_may_not_know_yet() {
+        for (entropy, last) in [(0.0, 12_700), (1.0, 6_350)] {
+            let mut now = Instant::now();
+            let mut refresh = MapRefresh::new(now);
+            refresh.ended(RoundOutcome::Known, now, entropy);
+            now += PERIOD / 2;
+            let start = now;
+            refresh.suspect(now);
+            // Two at the same time are one.
+            refresh.suspect(now);
+            let mut began = Vec::new();
+            while refresh.wait(now) <= DOUBT_PAUSE_MAX {
+                now += refresh.wait(now);
+                began.push((now - start).as_millis());
+                refresh.began();
+                refresh.ended(RoundOutcome::Known, now, entropy);
+            }
+            assert_eq!(began.len(), 8, "{began:?}");
+            assert_eq!((began[0], began[7]), (0, last), "{began:?}");
+            assert!(refresh.wait(now) >= PERIOD * 3 / 4);
+        }
     }
 
     #[test]
