@@ -150,6 +150,7 @@ impl Executor {
     }
 
     /// How to make a connection to `node` that the caller drives itself.
+    #[cfg(feature = "proxy")]
     pub(crate) fn connector(&self, node: NodeIndex) -> Connector {
         self.nodes[node.get()].connector()
     }
