@@ -10,7 +10,7 @@ use std::time::Duration;
 use redis::{Cmd, Pipeline, RedisError, RedisResult, Value, cmd, pipe};
 use redis_sharding::testing::{Fault, TestNode};
 use redis_sharding::{Builder, ErrorKind, ShardedClient, aio};
-use support::all_clients::{AllClients, AnyClient, Kind};
+use support::all_clients::{AllClients, AnyClient, KINDS, Kind};
 use support::clusters::servers;
 use support::{Cluster, Servers, servers as single};
 
@@ -504,4 +504,36 @@ async fn both_clients_give_the_same_typed_errors() {
     );
     let explained = blocking.explain(&mset).unwrap().to_string();
     assert_eq!(explained, asynchronous.explain(&mset).unwrap().to_string());
+}
+
+/// A server that is demoted ends its blocked commands with UNBLOCKED and then closes their connections. What is sent on
+/// one of them before that is seen would have an unknown outcome.
+#[test]
+fn connection_that_a_demoted_server_closes_is_not_used_again() {
+    let demoted = "UNBLOCKED force unblock from blocking operation, instance state changed";
+    let by_client = "UNBLOCKED client unblocked via CLIENT UNBLOCK";
+    let node = TestNode::start().unwrap();
+    let describe = || ShardedClient::builder().node("node-0", node.url());
+    let clients = AllClients::open(describe);
+    for (error, is_kept) in [(demoted, false), (by_client, true)] {
+        for kind in KINDS {
+            let mut client = clients.of(kind);
+            let _: i64 = client.ask(&["RPUSH", "{k}", "x", "y"]).unwrap();
+            node.clear_received();
+            node.fail("BLPOP", Fault::Error(error.into()), 1);
+            let refused: RedisResult<Value> = client.ask(&["BLPOP", "{k}", "1"]);
+            assert_eq!(refused.unwrap_err().code(), Some("UNBLOCKED"), "{kind:?}");
+            let popped: RedisResult<Vec<String>> = client.ask(&["BLPOP", "{k}", "1"]);
+            assert_eq!(popped, Ok(vec!["{k}".into(), "x".into()]), "{kind:?}");
+            let used: Vec<u64> = node
+                .received()
+                .iter()
+                .filter(|command| command.name() == "BLPOP")
+                .map(|command| command.connection())
+                .collect();
+            assert_eq!(used.len(), 2);
+            assert_eq!(used[0] == used[1], is_kept, "{kind:?}, {error}");
+            let _: i64 = client.ask(&["DEL", "{k}"]).unwrap();
+        }
+    }
 }

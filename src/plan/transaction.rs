@@ -3,17 +3,18 @@
 //! * [`PlannedTransaction`]: gathers the commands, checks that their keys have one owner, and reads the
 //!   replies.
 //! * [`ExpectedEnd`]: the last reply of a request, by which an executor knows that the connection left the
-//!   transaction.
+//!   transaction and stays open.
 //!
 //! Nothing here runs an optimistic transaction: WATCH needs a connection of its own (`dedicated`).
 
-use redis::Value;
+use redis::{ServerError, Value};
 
 use crate::command::{Access, Route, Scripting};
 use crate::error::{Error, ErrorKind, KeyText, Retry, server_error};
 use crate::partition::NodeIndex;
 use crate::plan::batch::{NodeRequest, ReplySlot};
 use crate::plan::command_errors::aborted;
+use crate::plan::redirects::UNBLOCKED_BY_CLIENT;
 use crate::plan::refusal::typed_name;
 use crate::plan::{Answers, CacheSnapshot, KeyLocation, Router};
 
@@ -32,7 +33,8 @@ pub(crate) struct PlannedTransaction {
 /// The last reply that a request must have for its connection to be reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ExpectedEnd {
-    /// Any reply.
+    /// Any reply but UNBLOCKED, unless by CLIENT UNBLOCK: the server has been demoted and closes the connection, with
+    /// whatever is sent on it meanwhile.
     Any,
     /// A reply that ends a transaction: an array, nil, or EXECABORT.
     ///
@@ -46,6 +48,14 @@ pub(crate) enum ExpectedEnd {
 /// cluster does not own the slot of its keys any more.
 const ENDING_CODES: [&str; 5] = ["EXECABORT", "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN"];
 
+/// True if the server closes the connection behind this error.
+fn closes_connection(error: &ServerError) -> bool {
+    error.code() == "UNBLOCKED"
+        && !error
+            .details()
+            .is_some_and(|text| text.as_bytes().starts_with(UNBLOCKED_BY_CLIENT))
+}
+
 impl ExpectedEnd {
     /// True if `last` is an acceptable last reply.
     #[inline]
@@ -54,7 +64,8 @@ impl ExpectedEnd {
             (Self::Exec, Value::Array(_) | Value::Nil) => true,
             (Self::Exec, Value::ServerError(error)) => ENDING_CODES.contains(&error.code()),
             (Self::Exec, _) => false,
-            _ => true,
+            (Self::Any, Value::ServerError(error)) => !closes_connection(error),
+            (Self::Any, _) => true,
         }
     }
 
@@ -62,14 +73,21 @@ impl ExpectedEnd {
     #[cfg(feature = "tokio-comp")]
     #[inline]
     pub(crate) fn is_met_by_frame(self, last: &[u8]) -> bool {
-        // An array, or the nil of RESP2 (of either type) or RESP3.
-        self != Self::Exec
-            || matches!(last, [b'*' | b'_', ..])
-            || last.starts_with(b"$-1\r")
-            || ENDING_CODES.iter().any(|code| {
-                let text = last.strip_prefix(b"-").unwrap_or_default();
-                text.starts_with(code.as_bytes())
-            })
+        let error = last.strip_prefix(b"-").unwrap_or_default();
+        match self {
+            Self::Any => {
+                let text = error.strip_prefix(b"UNBLOCKED ");
+                text.is_none_or(|text| text.starts_with(UNBLOCKED_BY_CLIENT))
+            }
+            // An array, or the nil of RESP2 (of either type) or RESP3.
+            Self::Exec => {
+                matches!(last, [b'*' | b'_', ..])
+                    || last.starts_with(b"$-1\r")
+                    || ENDING_CODES
+                        .iter()
+                        .any(|code| error.starts_with(code.as_bytes()))
+            }
+        }
     }
 }
 
@@ -249,6 +267,50 @@ impl PlannedTransaction {
             (None, _) if !refused.is_empty() => Err(aborted(refused).at_node(node)),
             (None, Value::ServerError(error)) => Err(Error::from_server(&error, Some(node))),
             (None, value) => Ok(value),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decoded_and_raw_last_replies_agree_on_whether_a_connection_may_be_reused() {
+        let error = |text: &str| {
+            let (code, details) = text.split_once(' ').unwrap();
+            (
+                format!("-{text}\r\n"),
+                Value::ServerError(server_error(code, details)),
+            )
+        };
+        let rows = [
+            (("+OK\r\n".into(), Value::Okay), true, false),
+            (("$-1\r\n".into(), Value::Nil), true, true),
+            (("*0\r\n".into(), Value::Array(vec![])), true, true),
+            (error("ERR unknown command"), true, false),
+            (error("EXECABORT Transaction discarded"), true, true),
+            (
+                error("UNBLOCKED force unblock, instance state changed"),
+                false,
+                false,
+            ),
+            (
+                error("UNBLOCKED client unblocked via CLIENT UNBLOCK"),
+                true,
+                false,
+            ),
+        ];
+        for ((frame, value), any, exec) in rows {
+            for (ending, is_met) in [(ExpectedEnd::Any, any), (ExpectedEnd::Exec, exec)] {
+                assert_eq!(ending.is_met_by(&value), is_met, "{ending:?}: {frame}");
+                #[cfg(feature = "tokio-comp")]
+                assert_eq!(
+                    ending.is_met_by_frame(frame.as_bytes()),
+                    is_met,
+                    "{ending:?}: {frame}"
+                );
+            }
         }
     }
 }

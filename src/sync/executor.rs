@@ -27,8 +27,8 @@ use crate::endpoint::{ReplicaConnections, ServerConnections};
 use crate::observe::{NodeHealth, NodeObserver, Stopwatch};
 use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, Attempt, AttemptKind, Cause, ClusterReport, Exchange, ExchangeStep, Failure,
-    LastRefusal, NextAttempt, NodeRequest, PoolUse, RequestOutcome, Retries,
+    Answers, Attempt, AttemptKind, Cause, ClusterReport, Exchange, ExchangeStep, ExpectedEnd,
+    Failure, LastRefusal, NextAttempt, NodeRequest, PoolUse, RequestOutcome, Retries,
 };
 use crate::policy::{HandshakeScope, RequestOptions, Target};
 use crate::snapshot::{ClusterConnections, OfEndpoint, carry_over};
@@ -408,7 +408,9 @@ fn call(
         .map_err(Failure::not_sent)?;
     match lease.connection().call(request, deadline) {
         Ok(value) => {
-            lease.release(deadline.start);
+            if ExpectedEnd::Any.is_met_by(&value) {
+                lease.release(deadline.start);
+            }
             Ok(value)
         }
         Err(error) => {
@@ -589,7 +591,7 @@ impl<'t> InFlight<'t> {
         self.report();
     }
 
-    /// Gives the connection back, unless the server has left a transaction open on it, and returns the
+    /// Gives the connection back, unless the server has left a transaction open on it or closes it, and returns the
     /// replies.
     pub(super) fn end(self) -> Answers {
         if let Some(lease) = self.lease

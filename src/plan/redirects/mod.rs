@@ -65,7 +65,7 @@ const OTHER_CODES: [&[u8]; 4] = [b"MOVED", b"ASK", b"READONLY", b"UNBLOCKED"];
 const DISCARDED: &[u8] = b"Transaction discarded because of: ";
 
 /// Beginning of the text of UNBLOCKED if CLIENT UNBLOCK has ended the command, which is final.
-const UNBLOCKED_BY_CLIENT: &[u8] = b"client unblocked via CLIENT UNBLOCK";
+pub(in crate::plan) const UNBLOCKED_BY_CLIENT: &[u8] = b"client unblocked via CLIENT UNBLOCK";
 
 /// What redirects are read by: the map of one topology, and the commands whose keys are known.
 #[derive(Debug)]
