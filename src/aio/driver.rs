@@ -379,10 +379,11 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
                 ReplyProgress::More => {}
                 ReplyProgress::Complete => drop(self.in_flight.pop_front()),
                 ReplyProgress::Poisoned => {
-                    // The transaction is still open on the server: the next request on this connection would
-                    // be queued in it.
+                    // A transaction is still open on the server, in which the next request on this connection would
+                    // be queued; or the server closes the connection.
                     self.in_flight.pop_front();
-                    let text = "closed, as the server left a transaction open on it";
+                    let text =
+                        "closed, as the server left a transaction open on it, or was demoted";
                     return Some(Cause::Dropped(text.into()));
                 }
             }

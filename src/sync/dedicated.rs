@@ -272,8 +272,8 @@ impl Dedicated {
         if let Err(cause) = self.round_trip(&request.packed, count, deadline, &mut answers.values) {
             self.close();
             answers.failure = Some(Box::new(Failure::on_held_connection(cause, count)));
-        // Not a failure: the replies are all there. But the server has left a transaction open, in which the
-        // next command would be queued.
+        // Not a failure: the replies are all there. But the server closes the connection, or has left a transaction open,
+        // in which the next command would be queued.
         } else if !request.has_ended_well(&answers.values) {
             self.close();
         }
