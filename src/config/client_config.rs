@@ -24,7 +24,7 @@ use crate::policy::Ejection;
 use crate::resp::Protocol;
 use crate::sentinel::AddressMap;
 use crate::topology::cluster::ClusterMap;
-use crate::topology::{NodeAccess, RampingNodes, Topology};
+use crate::topology::{HostPort, NodeAccess, RampingNodes, Topology};
 
 /// A checked description of a client, from which `sync`, `aio` and `proxy` build their handles. It belongs to one
 /// topology; [`for_topology`](Self::for_topology) makes that of another.
@@ -181,6 +181,46 @@ impl ClientConfig {
         let nodes = NodeConfig::of(topology).collect::<Result<Vec<_>, _>>()?;
         let options = Arc::clone(&self.options);
         Self::new(options, nodes, topology.shared_partitioner(), Some(self))
+    }
+
+    /// The description of this client over the nodes of a topology that a record names. Nodes of the same name are reached
+    /// as before, with their own passwords, but at the address that the topology says; all use the database of the client.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](crate::ErrorKind::Config) if the topology does not fit the client.
+    pub(crate) fn for_record(&self, topology: &Topology) -> Result<Self, Error> {
+        let nodes = NodeConfig::of(topology).map(|node| node.map(|node| self.known_access(node)));
+        let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
+        let options = Arc::clone(&self.options);
+        Self::new(options, nodes, topology.shared_partitioner(), Some(self))
+    }
+
+    /// A node that a record names, with what this client knows of it.
+    fn known_access(&self, node: NodeConfig) -> NodeConfig {
+        let NodeConfig { spec, access } = node;
+        let index = self.router.topology().index_of(spec.name());
+        let known = index.and_then(|index| self.endpoints.get(index.get()));
+        let settings = access.info.redis_settings().clone();
+        let Some(known) = known.filter(|_| access.sentinel.is_none()) else {
+            let info = access.info.set_redis_settings(settings.set_db(self.db));
+            return NodeConfig {
+                spec,
+                access: NodeAccess { info, ..access },
+            };
+        };
+        let info = match HostPort::of(&access.info) {
+            // Also the name that its certificate must have.
+            Some(now) if known.host_and_port().as_ref() != Some(&now) => {
+                let settings = known.info.redis_settings().clone();
+                access.info.set_redis_settings(settings)
+            }
+            _ => known.info.clone(),
+        };
+        NodeConfig {
+            spec,
+            access: NodeAccess::fixed(info),
+        }
     }
 
     /// The description of this client while these nodes are out, and those in `ramping` own only a share of their

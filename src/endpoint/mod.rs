@@ -162,6 +162,16 @@ impl Endpoint {
         Ok(self.with_role_check(handshake))
     }
 
+    /// The handshake of a connection over which the record of the node is read and written.
+    pub(crate) fn record_handshake(
+        &self,
+        protocol: ProtocolVersion,
+    ) -> Result<Handshake, ConnectError> {
+        let settings = self.info.redis_settings().clone();
+        let (handshake, _) = self.login.handshake(&settings.set_protocol(protocol))?;
+        Ok(self.with_role_check(handshake))
+    }
+
     /// Adds a check of the role to the handshake with a primary that may change, and with a replica.
     fn with_role_check(&self, handshake: Handshake) -> Handshake {
         match &self.primary {

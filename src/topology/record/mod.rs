@@ -27,6 +27,8 @@
 //!
 //! Nothing here connects to a node, and nothing decides what a client does about a record.
 
+pub(crate) mod scripts;
+
 use std::fmt;
 use std::str::FromStr;
 
