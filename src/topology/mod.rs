@@ -8,6 +8,7 @@
 //! * `sentinel`: a node whose address Sentinel knows, and which of its answers count.
 //! * `living`: which nodes live while others are out, and where the keys go then.
 //! * `ramp`: nodes that have come back and own only a share of their keys.
+//! * `record`: what a node says of the fleet that it belongs to; `moving`: a topology while a reshard moves keys.
 //! * `node_ref`: a node as a handle keeps it, found again in a newer topology by its identity.
 //!
 //! A snapshot is never changed: a client that gets other nodes replaces the whole, so that no request sees
@@ -15,10 +16,12 @@
 
 pub(crate) mod cluster;
 mod living;
+mod moving;
 mod node_ref;
 #[cfg(test)]
 mod outlier_simulation;
 mod ramp;
+pub(crate) mod record;
 pub(crate) mod replication;
 pub(crate) mod sentinel;
 mod statements;
@@ -33,6 +36,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use self::cluster::{ClusterMap, ClusterPlacement, ClusterSeeds};
 use self::living::Living;
+use self::moving::Moving;
 use self::url::NodeUrl;
 use crate::error::Error;
 use crate::hash::HashTag;
@@ -40,6 +44,7 @@ use crate::partition::{NODES_MAX, NodeId, NodeIndex, NodeSpec, OutNodes};
 use crate::partition::{Partitioner, Placement, PlacementError, check_passwords, check_words};
 
 pub(crate) use self::living::LivingNodes;
+pub(crate) use self::moving::ReshardView;
 pub(crate) use self::node_ref::NodeRef;
 pub(crate) use self::ramp::RampingNodes;
 pub(crate) use self::sentinel::{HostPort, NodeAccess, SentinelSource, at_host};
@@ -74,6 +79,8 @@ pub struct Topology {
     cluster: Option<Arc<ClusterMap>>,
     /// The servers of that cluster that were given.
     seeds: Option<ClusterSeeds>,
+    /// The reshard that is under way.
+    moving: Option<Arc<Moving>>,
 }
 
 impl Topology {
@@ -88,12 +95,7 @@ impl Topology {
         if nodes.is_empty() {
             return Err(PlacementError::NoNodes.into());
         }
-        if nodes.len() > NODES_MAX {
-            return Err(Error::config(format!(
-                "{} nodes were given, but a topology may have at most {NODES_MAX}",
-                nodes.len()
-            )));
-        }
+        check_count(nodes.len())?;
         // Before the other checks, whose errors quote names, addresses and options: a password must not reach
         // a log.
         check_passwords(&nodes)?;
@@ -116,6 +118,7 @@ impl Topology {
             ids: ids.into(),
             cluster: None,
             seeds: None,
+            moving: None,
         })
     }
 
@@ -450,6 +453,16 @@ impl fmt::Debug for Topology {
             .field("epoch", &self.epoch)
             .field("out", self.out())
             .finish_non_exhaustive()
+    }
+}
+
+/// Refuses more nodes than there are indices for.
+fn check_count(nodes: usize) -> Result<(), Error> {
+    match nodes > NODES_MAX {
+        false => Ok(()),
+        true => Err(Error::config(format!(
+            "{nodes} nodes were given, but a topology may have at most {NODES_MAX}"
+        ))),
     }
 }
 

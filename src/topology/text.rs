@@ -149,6 +149,10 @@ struct Text<'t>(&'t Topology, Passwords);
 impl fmt::Display for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(topology, passwords) = self;
+        // While keys move, the topology in force is the one that the reshard has begun with.
+        if let Some(moving) = topology.moving() {
+            return Text(moving.from(), *passwords).fmt(f);
+        }
         writeln!(f, "{HEAD} {VERSION}")?;
         if let Some(seeds) = topology.seeds() {
             return write_cluster(f, topology, seeds, *passwords);
