@@ -83,6 +83,7 @@ impl Error {
                 | ErrorKind::CrossNode
                 | ErrorKind::Partial
                 | ErrorKind::Redis
+                | ErrorKind::Stale
                 | ErrorKind::Stateful
                 | ErrorKind::Unroutable,
                 _,

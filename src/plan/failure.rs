@@ -155,6 +155,16 @@ pub(crate) struct Failure {
     pub(crate) sent: usize,
 }
 
+/// The cause of a request that got no connection.
+impl From<ConnectError> for Cause {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Superseded => Self::Superseded,
+            error => Self::Connect(error),
+        }
+    }
+}
+
 /// The reason of a failure.
 #[derive(Clone, Debug)]
 pub(crate) enum Cause {
@@ -169,6 +179,9 @@ pub(crate) enum Cause {
     Timeout(String),
     /// The deadline passed before the node was asked, which says nothing about the node.
     NoTime,
+    /// The record of the node is newer than the topology by which the request was placed. Nothing was sent, and the
+    /// request is to be placed again by a newer one.
+    Superseded,
 }
 
 /// The pool of a node that a request takes its connection from.
@@ -238,6 +251,7 @@ impl Cause {
             Self::Connect(error) => error.io_kind(),
             Self::Dropped(failure) => Some(failure.kind),
             Self::PoolTimeout(_) | Self::Timeout(_) | Self::NoTime => Some(io::ErrorKind::TimedOut),
+            Self::Superseded => ConnectError::Superseded.io_kind(),
         }
     }
 
@@ -300,7 +314,7 @@ impl Failure {
     /// number decides only between `Unknown` and a retryable error.
     pub(crate) fn on_held_connection(cause: Cause, count: usize) -> Self {
         let sent = match cause {
-            Cause::Connect(_) | Cause::NoTime => 0,
+            Cause::Connect(_) | Cause::NoTime | Cause::Superseded => 0,
             Cause::Dropped(_) | Cause::PoolTimeout(_) | Cause::Timeout(_) => count,
         };
         Self { cause, sent }
@@ -330,7 +344,7 @@ impl Failure {
     pub(crate) fn is_out_of_time(&self) -> bool {
         match self.cause {
             Cause::PoolTimeout(_) | Cause::Timeout(_) | Cause::NoTime => true,
-            Cause::Connect(_) | Cause::Dropped(_) => false,
+            Cause::Connect(_) | Cause::Dropped(_) | Cause::Superseded => false,
         }
     }
 
@@ -396,7 +410,7 @@ impl Failure {
 
     /// True if the node was tried, so that the failure says something about it.
     pub(in crate::plan) fn is_of_node(&self) -> bool {
-        !matches!(self.cause, Cause::NoTime)
+        !matches!(self.cause, Cause::NoTime | Cause::Superseded)
     }
 
     /// True if the node was asked and did not reply in time.
@@ -416,6 +430,10 @@ impl Failure {
             // Before the row of writes: without a connection nothing was sent, whatever `sent` says.
             (Cause::PoolTimeout(_), _, _) => ErrorKind::PoolTimeout,
             (Cause::Connect(ConnectError::Refused(_)), _, _) => ErrorKind::Redis,
+            // Refused before it was sent, likewise.
+            (Cause::Superseded | Cause::Connect(ConnectError::Superseded), _, _) => {
+                ErrorKind::NodeDown
+            }
             // Before all other causes: why the reply is missing matters less than that the write may have
             // been applied.
             (_, true, Access::Write) => ErrorKind::Unknown,
@@ -423,6 +441,7 @@ impl Failure {
                 ErrorKind::Auth
             }
             (Cause::Connect(ConnectError::NoSuchMaster(_)), _, _) => ErrorKind::Config,
+            (Cause::Connect(ConnectError::Stale(_)), _, _) => ErrorKind::Stale,
             (Cause::Timeout(_) | Cause::NoTime, _, _) => ErrorKind::Timeout,
             (Cause::Connect(_) | Cause::Dropped(_), _, _) => ErrorKind::NodeDown,
         }
@@ -436,6 +455,7 @@ impl fmt::Display for Cause {
             Self::Dropped(failure) => write!(f, "the connection broke: {failure}"),
             Self::PoolTimeout(text) | Self::Timeout(text) => f.write_str(text),
             Self::NoTime => f.write_str("no time was left to send it"),
+            Self::Superseded => ConnectError::Superseded.fmt(f),
         }
     }
 }

@@ -29,7 +29,7 @@ pub(crate) fn for_other_node<R: ReplyBuffer>(
     // All mean that the deadline has passed, and the next node would be tried under the same deadline.
     if matches!(
         failure.cause,
-        Cause::PoolTimeout(_) | Cause::Timeout(_) | Cause::NoTime
+        Cause::PoolTimeout(_) | Cause::Timeout(_) | Cause::NoTime | Cause::Superseded
     ) {
         return None;
     }

@@ -320,6 +320,8 @@ impl Retries {
             Cause::Connect(error) => (error.may_pass(), false),
             // The deadline has passed, or the pool is exhausted, which another attempt would make worse.
             Cause::PoolTimeout(_) | Cause::Timeout(_) | Cause::NoTime => (false, false),
+            // To be placed again first.
+            Cause::Superseded => (false, false),
         };
         if !passes {
             return None;
