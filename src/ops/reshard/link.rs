@@ -14,6 +14,9 @@ use crate::resp::write_command;
 use crate::topology::record::scripts::{RecordReading, RecordTexts, RecordWrite};
 use crate::topology::record::{NodeRecord, RecordEpoch};
 
+/// Time for each call: a busy server must not be taken for one that is gone.
+const REPLY_WITHIN: Duration = Duration::from_secs(10);
+
 /// Requests in the wire format, to be sent at once.
 #[derive(Default)]
 pub(super) struct Requests {
@@ -71,6 +74,7 @@ impl Link {
         let connection = NodeConnection::open(endpoint, protocol, &name, limit);
         let connection = connection.map_err(Fault::of_connection)?;
         let mut link = Self { connection, id: 0 };
+        link.connection.set_limit(limit.max(REPLY_WITHIN));
         link.id = link.integer(&[b"CLIENT", b"ID"])?;
         Ok(link)
     }
