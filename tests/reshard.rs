@@ -174,11 +174,17 @@ fn all_keys(servers: &Servers, nodes: &[usize], topology: &Topology) -> BTreeMap
 }
 
 /// Compares all keys, and names some that differ.
-fn assert_same(found: &BTreeMap<String, Content>, expected: &BTreeMap<String, Content>, when: &str) {
+fn assert_same(
+    found: &BTreeMap<String, Content>,
+    expected: &BTreeMap<String, Content>,
+    when: &str,
+) {
     let missing = expected.iter().filter(|(key, _)| !found.contains_key(*key));
     let missing: Vec<&String> = missing.map(|(key, _)| key).take(5).collect();
     assert!(missing.is_empty(), "{when}: missing {missing:?}");
-    let wrong = found.iter().filter(|(key, content)| expected.get(*key) != Some(content));
+    let wrong = found
+        .iter()
+        .filter(|(key, content)| expected.get(*key) != Some(content));
     let wrong: Vec<_> = wrong.take(5).collect();
     assert!(wrong.is_empty(), "{when}: wrong {wrong:?}");
 }

@@ -59,7 +59,9 @@ impl View {
         let mut seeds = fleet.nodes();
         // Those that have been given may all have the new topology already, of a reshard that has not ended.
         let others = fleet.nodes_of(to)?;
-        let others = others.into_iter().filter(|other| !seeds.iter().any(|seed| seed.name == other.name));
+        let others = others
+            .into_iter()
+            .filter(|other| !seeds.iter().any(|seed| seed.name == other.name));
         let others: Vec<FleetNode> = others.collect();
         seeds.extend(others);
         let from = current_topology(fleet, &seeds, to, mover)?;
