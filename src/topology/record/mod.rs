@@ -27,6 +27,9 @@
 //!
 //! Nothing here connects to a node, and nothing decides what a client does about a record.
 
+#[cfg(test)]
+mod simulation;
+
 use std::fmt;
 use std::str::FromStr;
 
