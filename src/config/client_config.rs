@@ -24,7 +24,7 @@ use crate::policy::Ejection;
 use crate::resp::Protocol;
 use crate::sentinel::AddressMap;
 use crate::topology::cluster::ClusterMap;
-use crate::topology::{HostPort, NodeAccess, RampingNodes, Topology};
+use crate::topology::{HostPort, NodeAccess, RampingNodes, Topology, address};
 
 /// A checked description of a client, from which `sync`, `aio` and `proxy` build their handles. It belongs to one
 /// topology; [`for_topology`](Self::for_topology) makes that of another.
@@ -292,6 +292,19 @@ impl ClientConfig {
             groups: SentinelGroups::default(),
             options,
         })
+    }
+
+    /// How a server is reached by a thread, with the user and the password of nodes that have none of their own.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](crate::ErrorKind::Config) if it cannot be connected to as the URL says.
+    pub(crate) fn server_at(&self, info: ConnectionInfo) -> Result<Endpoint, Error> {
+        let node = NodeSpec::unnamed(address(info.addr()));
+        let password = self.options.password.as_deref();
+        let info = self.options.login.complete(node.name(), &info, password)?;
+        let observer = NodeObserver::of_no_node(node);
+        self.options.server_for(info, observer, Runtime::Blocking)
     }
 
     /// Who knows the map of the cluster, if the nodes are those of one.

@@ -4,11 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::ProtocolVersion;
+use redis::{IntoConnectionInfo, ProtocolVersion};
 
 use crate::config::{Builder, ClientConfig};
 use crate::endpoint::Endpoint;
-use crate::endpoint::tls::Runtime;
+use crate::endpoint::tls::{Runtime, refused_url};
 use crate::error::Error;
 use crate::topology::Topology;
 use crate::topology::record::RecordEpoch;
@@ -72,6 +72,25 @@ impl Fleet {
     /// [`Config`](crate::ErrorKind::Config) if a node cannot be reached as the topology says.
     pub(crate) fn nodes_of(&self, topology: &Topology) -> Result<Vec<FleetNode>, Error> {
         Ok(nodes(&self.config.for_record(topology)?))
+    }
+
+    /// The node at this URL, which need not be one of a topology.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](crate::ErrorKind::Config) if the URL cannot be parsed.
+    pub(crate) fn node_at(&self, url: impl IntoConnectionInfo) -> Result<FleetNode, Error> {
+        let info = url
+            .into_connection_info()
+            .map_err(|error| Error::config(refused_url(&error)))?;
+        let endpoint = Arc::new(self.config.server_at(info)?);
+        let name = endpoint.address.clone();
+        Ok(FleetNode { name, endpoint })
+    }
+
+    /// The database of the data.
+    pub(crate) fn db(&self) -> i64 {
+        self.config.db
     }
 
     /// Maximum duration of connecting to a node, and of a reply.

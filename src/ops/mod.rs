@@ -7,3 +7,7 @@
 
 pub(crate) mod connection;
 mod record;
+
+pub use self::record::{
+    FleetRecord, FleetReport, NodeReport, PublishOptions, Published, RecordState,
+};

@@ -40,16 +40,6 @@ if ARGV[4] == '' then redis.call('DEL', 'redis-sharding:target')
 elseif ARGV[4] then redis.call('SET', 'redis-sharding:target', ARGV[4]) end
 return redis.status_reply('OK')";
 
-/// FLUSHALL that keeps the record. Its argument, if any, is that of FLUSHALL.
-const FLUSH_ALL: &str = "\
-redis.call('SELECT', 15)
-local names = {'redis-sharding:record', 'redis-sharding:topology', 'redis-sharding:target'}
-local kept = {}
-for _, name in ipairs(names) do kept[name] = redis.call('GET', name) end
-redis.call('FLUSHALL', unpack(ARGV))
-for _, name in ipairs(names) do if kept[name] then redis.call('SET', name, kept[name]) end end
-return redis.status_reply('OK')";
-
 /// What a node has replied to a [question for its record](read).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RecordReading {
@@ -107,15 +97,6 @@ pub(crate) fn write(
         request
             .arg(topology)
             .arg(target.as_deref().unwrap_or_default());
-    }
-    request
-}
-
-/// FLUSHALL that keeps the record, with the arguments of the FLUSHALL that it replaces.
-pub(crate) fn flush_all<'a>(arguments: impl IntoIterator<Item = &'a [u8]>) -> Cmd {
-    let mut request = eval(FLUSH_ALL);
-    for argument in arguments {
-        request.arg(argument);
     }
     request
 }
@@ -250,10 +231,10 @@ mod tests {
     #[test]
     fn scripts_name_the_database_and_the_keys_of_the_record() {
         let select = format!("redis.call('SELECT', {RECORD_DB})");
-        for script in [READ, READ_ALL, WRITE, FLUSH_ALL] {
+        for script in [READ, READ_ALL, WRITE] {
             assert!(script.starts_with(&select) && script.contains(RECORD_KEY));
         }
-        for script in [READ_ALL, WRITE, FLUSH_ALL] {
+        for script in [READ_ALL, WRITE] {
             assert!(script.contains(TOPOLOGY_KEY) && script.contains(TARGET_KEY));
         }
     }
