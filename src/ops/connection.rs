@@ -11,7 +11,7 @@ use crate::endpoint::Endpoint;
 use crate::endpoint::tls::{Runtime, refused_url};
 use crate::error::Error;
 use crate::topology::Topology;
-use crate::topology::record::RecordEpoch;
+use crate::topology::record::{ConnectionRole, NameSuffix, RecordEpoch};
 
 pub(crate) use crate::record::NodeConnection;
 
@@ -20,15 +20,6 @@ pub(crate) use crate::record::NodeConnection;
 #[derive(Clone)]
 pub(crate) struct Fleet {
     config: Arc<ClientConfig>,
-}
-
-/// What a connection of an operation is for, as its name tells the other operations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
-    /// Reads and writes records. Nobody waits for it when an epoch ends.
-    Monitor,
-    /// Moves keys.
-    Mover,
 }
 
 /// A node of a topology, and how it is reached.
@@ -106,22 +97,13 @@ impl Fleet {
     pub(crate) fn connect(
         &self,
         node: &FleetNode,
-        role: Role,
+        role: ConnectionRole,
         epoch: RecordEpoch,
     ) -> Result<NodeConnection, Error> {
-        let name = self.connection_name(role, epoch);
-        NodeConnection::open(&node.endpoint, ProtocolVersion::RESP2, &name, self.limit())
+        let suffix = NameSuffix { role, epoch };
+        NodeConnection::open(&node.endpoint, ProtocolVersion::RESP2, suffix, self.limit())
     }
 
-    /// The name of a connection: that of the client, and what the connection is for.
-    pub(crate) fn connection_name(&self, role: Role, epoch: RecordEpoch) -> String {
-        let client = self.config.identity.client_name();
-        let role = match role {
-            Role::Monitor => 'n',
-            Role::Mover => 'm',
-        };
-        format!("{client}#rs.{role}.{epoch}")
-    }
 }
 
 fn nodes(config: &ClientConfig) -> Vec<FleetNode> {

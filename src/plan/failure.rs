@@ -194,6 +194,11 @@ pub(crate) enum PoolUse {
 }
 
 impl Cause {
+    /// True if the connection that was to be used is as it was before, and may be used further.
+    pub(crate) fn keeps_connection(&self) -> bool {
+        matches!(self, Self::Superseded)
+    }
+
     /// The deadline passed before the request was sent.
     pub(crate) fn no_time_left() -> Self {
         Self::NoTime

@@ -87,10 +87,9 @@ impl ConnectError {
             | Self::FailedBefore
             | Self::NoSuchMaster(_)
             | Self::Stale(_) => false,
-            Self::PrimaryChanged
-            | Self::Superseded
-            | Self::Unreachable(_)
-            | Self::Refused(_) => true,
+            Self::PrimaryChanged | Self::Superseded | Self::Unreachable(_) | Self::Refused(_) => {
+                true
+            }
         }
     }
 

@@ -43,6 +43,8 @@ pub(crate) struct Executor {
     pub(super) nodes: Arc<[Arc<NodePools>]>,
     /// How long requests may take, and when they are sent again.
     pub(super) options: RequestOptions,
+    /// The epochs of the records that the placement follows, in node order, if the client follows records.
+    records: Option<Arc<[u64]>>,
     /// The connections to all servers of the cluster, if the nodes are those of one.
     cluster: Option<Arc<ClusterConnections<NodePools>>>,
 }
@@ -178,6 +180,7 @@ impl Executor {
                 None => carry_over(&[], &config.endpoints, open),
             },
             options: config.settings.request_options(),
+            records: config.records.clone(),
             cluster: cluster.map(Arc::new),
         }
     }
@@ -191,6 +194,7 @@ impl Executor {
                     NodePools::new(endpoint, &config.settings)
                 }),
             },
+            records: config.records.clone(),
             ..self.clone()
         }
     }
@@ -200,6 +204,22 @@ impl Executor {
         Self {
             options,
             ..self.clone()
+        }
+    }
+
+    /// The epoch of the record that the placement follows at `node`. Zero without records.
+    #[inline]
+    pub(super) fn epoch(&self, node: NodeIndex) -> u64 {
+        let records = self.records.as_ref();
+        let epoch = records.and_then(|records| records.get(node.get()));
+        epoch.copied().unwrap_or_default()
+    }
+
+    /// Has the connections that nobody uses present the records that the client goes by now.
+    pub(super) fn acknowledge_idle(&self, deadline: &Deadline) {
+        for node in &*self.nodes {
+            node.shared.acknowledge_idle(deadline);
+            node.exclusive.acknowledge_idle(deadline);
         }
     }
 
@@ -217,6 +237,7 @@ impl Executor {
         blocking: BlockingTime,
         deadline: Deadline,
     ) -> Result<Value, Failure> {
+        let epoch = self.epoch(node);
         let node = &self.nodes[node.get()];
         let pool = node.pool(blocking);
         let mut checkout = Checkout::Reuse;
@@ -226,7 +247,7 @@ impl Executor {
         node.observer.started(AttemptKind::First);
         let stopwatch = Stopwatch::since(blocking, deadline.start);
         let result = loop {
-            let result = call(pool, checkout, blocking.into(), request, &deadline);
+            let result = call(pool, checkout, blocking.into(), (request, epoch), &deadline);
             let next = retries.after_call(&result, access, || request.to_vec());
             match next.and_then(|next| pause_before(next, &retries, &deadline)) {
                 Some(wanted) => checkout = wanted,
@@ -367,7 +388,8 @@ impl Executor {
                 };
                 match server {
                     Some(server) => {
-                        InFlight::begin(*attempt, server, blocking, stopwatch, deadline)
+                        let epoch = self.epoch(attempt.request.node);
+                        InFlight::begin((*attempt, epoch), server, blocking, stopwatch, deadline)
                     }
                     None => {
                         let node = &self.nodes[attempt.request.node.get()];
@@ -392,12 +414,12 @@ impl Executor {
     }
 }
 
-/// Sends one request over a connection of the pool and returns its reply.
+/// Sends one request, placed by the record of this epoch, over a connection of the pool and returns its reply.
 fn call(
     pool: &Pool,
     checkout: Checkout,
     scope: HandshakeScope,
-    request: &[u8],
+    (request, epoch): (&[u8], u64),
     deadline: &Deadline,
 ) -> Result<Value, Failure> {
     if deadline.is_zero() {
@@ -406,7 +428,7 @@ fn call(
     let mut lease = pool
         .lease(checkout, scope, deadline)
         .map_err(Failure::not_sent)?;
-    match lease.connection().call(request, deadline) {
+    match lease.connection().call(request, epoch, deadline) {
         Ok(value) => {
             if ExpectedEnd::Any.is_met_by(&value) {
                 lease.release(deadline.start);
@@ -441,6 +463,8 @@ fn pause_before(next: NextAttempt, retries: &Retries, deadline: &Deadline) -> Op
 pub(super) struct InFlight<'t> {
     /// The requests, packed.
     request: &'t NodeRequest,
+    /// The epoch of the record by which they were placed.
+    epoch: u64,
     /// The connection. `None` once it has failed; the remaining chunks are then skipped.
     lease: Option<Lease<'t>>,
     /// The replies read so far, and the failure that ended them.
@@ -456,15 +480,17 @@ pub(super) struct InFlight<'t> {
 }
 
 impl<'t> InFlight<'t> {
-    /// Takes the connection, or fails at once; the other nodes go on in either case.
+    /// Takes the connection for requests that were placed by the record of this epoch, or fails at once; the other nodes
+    /// go on in either case.
     pub(super) fn begin(
-        attempt: Attempt<'t>,
+        (attempt, epoch): (Attempt<'t>, u64),
         server: &'t NodePools,
         blocking: BlockingTime,
         stopwatch: Stopwatch,
         deadline: Deadline,
     ) -> Self {
         let mut in_flight = Self::new(attempt, &server.observer, stopwatch, deadline);
+        in_flight.epoch = epoch;
         let checkout = match attempt.needs_new_connection {
             true => Checkout::Fresh,
             false => Checkout::Reuse,
@@ -506,6 +532,7 @@ impl<'t> InFlight<'t> {
         observer.started(attempt.kind());
         Self {
             request: attempt.request,
+            epoch: 0,
             lease: None,
             answers: Answers::default(),
             sent: 0,
@@ -546,7 +573,8 @@ impl<'t> InFlight<'t> {
         let (Some(lease), Some(chunk)) = (&mut self.lease, self.request.chunk(chunk)) else {
             return;
         };
-        let sent = lease.connection().send(chunk.bytes, &self.deadline);
+        let connection = lease.connection();
+        let sent = connection.send(chunk.bytes, self.epoch, &self.deadline);
         // A chunk written in part may have been executed in part: all of it counts as sent, and no write in
         // it may be sent again.
         if !matches!(&sent, Err(send_error) if send_error.sent == Delivery::NotSent) {

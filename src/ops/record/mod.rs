@@ -15,10 +15,10 @@ pub use self::report::{FleetReport, NodeReport, RecordState};
 use self::store::{RecordStore, StoredRecord, each};
 use crate::config::Builder;
 use crate::error::{Error, ErrorKind};
-use crate::ops::connection::{Fleet, FleetNode, Role};
+use crate::ops::connection::{Fleet, FleetNode};
 use crate::topology::Topology;
-use crate::topology::record::scripts::RecordTexts;
-use crate::topology::record::{NodeRecord, RECORD_DB, RecordEpoch};
+use crate::topology::record::requests::RecordTexts;
+use crate::topology::record::{ConnectionRole, NodeRecord, RECORD_DB, RecordEpoch};
 
 /// The record that each node of a fleet keeps of it: which topology is in force.
 ///
@@ -113,7 +113,7 @@ impl FleetRecord {
         // Not what the text cannot say, such as a rule of the application.
         Topology::parse(&text)?;
         let nodes = self.fleet.nodes_of(topology)?;
-        let mut store = RecordStore::open(&self.fleet, nodes, Role::Monitor)?;
+        let mut store = RecordStore::open(&self.fleet, nodes, ConnectionRole::Monitor)?;
         let is_current = |node: &StoredRecord| is_current(node, topology.fingerprint(), &text);
         if store.nodes.iter().all(is_current) {
             return Ok(Published {
@@ -164,7 +164,7 @@ impl FleetRecord {
     pub fn check(&self) -> FleetReport {
         let nodes = self.fleet.nodes();
         let asked = each(nodes, |node| {
-            let opened = StoredRecord::open(&self.fleet, node.clone(), Role::Monitor);
+            let opened = StoredRecord::open(&self.fleet, node.clone(), ConnectionRole::Monitor);
             (node, opened.map(|stored| stored.reading))
         });
         FleetReport::new(self.fleet.topology(), asked)
@@ -174,7 +174,7 @@ impl FleetRecord {
     /// Nodes that cannot be reached, or have none, are left out.
     pub fn show(&self) -> Vec<(String, Vec<String>)> {
         let asked = each(self.fleet.nodes(), |node| {
-            let opened = StoredRecord::open(&self.fleet, node.clone(), Role::Monitor).ok();
+            let opened = StoredRecord::open(&self.fleet, node.clone(), ConnectionRole::Monitor).ok();
             Some((node.name, opened?.reading.texts.topology?))
         });
         let mut texts: Vec<(String, Vec<String>)> = Vec::new();
@@ -204,7 +204,7 @@ impl FleetRecord {
             );
             return Err(Error::config(text));
         }
-        let stored = StoredRecord::open(&self.fleet, node, Role::Monitor)?;
+        let stored = StoredRecord::open(&self.fleet, node, ConnectionRole::Monitor)?;
         let mut store = RecordStore {
             nodes: vec![stored],
         };
@@ -249,7 +249,7 @@ impl FleetRecord {
                 }
             }
         }
-        RecordStore::open(&self.fleet, others, Role::Monitor)
+        RecordStore::open(&self.fleet, others, ConnectionRole::Monitor)
     }
 }
 

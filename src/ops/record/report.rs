@@ -5,7 +5,7 @@ use std::fmt;
 use crate::error::Error;
 use crate::ops::connection::FleetNode;
 use crate::topology::Topology;
-use crate::topology::record::scripts::RecordReading;
+use crate::topology::record::requests::RecordReading;
 
 /// What the nodes of a fleet say: see [`FleetRecord::check`](crate::ops::FleetRecord::check).
 #[derive(Clone, Debug)]

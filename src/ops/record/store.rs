@@ -4,9 +4,9 @@
 use std::thread;
 
 use crate::error::{Error, ErrorKind};
-use crate::ops::connection::{Fleet, FleetNode, NodeConnection, Role};
-use crate::topology::record::scripts::{RecordReading, RecordTexts, RecordWrite};
-use crate::topology::record::{NodeRecord, RecordEpoch};
+use crate::ops::connection::{Fleet, FleetNode, NodeConnection};
+use crate::topology::record::requests::{RecordReading, RecordTexts, RecordWrite};
+use crate::topology::record::{ConnectionRole, NodeRecord, RecordEpoch};
 
 /// Maximum number of nodes that are asked at a time.
 const THREADS_MAX: usize = 32;
@@ -30,7 +30,7 @@ impl RecordStore {
     /// # Errors
     ///
     /// The first error: nothing is changed unless all nodes can be read.
-    pub(crate) fn open(fleet: &Fleet, nodes: Vec<FleetNode>, role: Role) -> Result<Self, Error> {
+    pub(crate) fn open(fleet: &Fleet, nodes: Vec<FleetNode>, role: ConnectionRole) -> Result<Self, Error> {
         let opened = each(nodes, |node| StoredRecord::open(fleet, node, role));
         let nodes = opened.into_iter().collect::<Result<Vec<_>, _>>()?;
         Ok(Self { nodes })
@@ -113,7 +113,7 @@ impl StoredRecord {
     /// # Errors
     ///
     /// As for [`NodeConnection::open`] and [`NodeConnection::record_and_texts`].
-    pub(crate) fn open(fleet: &Fleet, node: FleetNode, role: Role) -> Result<Self, Error> {
+    pub(crate) fn open(fleet: &Fleet, node: FleetNode, role: ConnectionRole) -> Result<Self, Error> {
         let mut connection = fleet.connect(&node, role, RecordEpoch::default())?;
         let reading = connection.record_and_texts()?;
         Ok(Self {

@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::scripts::{RecordReading, RecordTexts};
+use super::requests::{RecordReading, RecordTexts};
 use super::{NodeRecord, RecordEpoch};
 use crate::error::Error;
 use crate::topology::{ReshardView, Topology};
@@ -119,6 +119,34 @@ impl RecordView {
         !self.is_agreed && record.topology != own && target != Some(own)
     }
 
+    /// True if a node has this record, and the client does not go by it although it knows all that it can: most other nodes
+    /// name another topology.
+    pub(crate) fn disagrees(&self, node: &str, record: &NodeRecord) -> bool {
+        let known = self.nodes.get(node).and_then(|node| node.record.as_ref());
+        self.is_agreed
+            && !self.is_changed
+            && known == Some(record)
+            && self.followed(node) != record.epoch
+    }
+
+    /// A node whose record names a topology that is not known.
+    pub(crate) fn node_with_texts(&self) -> Option<&str> {
+        let is_unknown = |record: &NodeRecord| {
+            let target = record.reshard.as_ref().map(|reshard| reshard.to);
+            let mut named = target.into_iter().chain([record.topology]);
+            named.any(|fingerprint| !self.topologies.contains_key(&fingerprint))
+        };
+        let mut nodes = self.nodes.iter();
+        let found = nodes.find(|(_, node)| node.record.as_ref().is_some_and(is_unknown));
+        found.map(|(name, _)| name.as_str())
+    }
+
+    /// True if a reshard that has ended at other nodes leads here by this record: it places keys alike.
+    pub(crate) fn has_led_here(&self, record: &NodeRecord) -> bool {
+        let reshard = record.reshard.as_ref();
+        reshard.is_some_and(|reshard| reshard.to == self.base.fingerprint())
+    }
+
     /// Takes in what a node has said.
     ///
     /// # Errors
@@ -163,7 +191,12 @@ impl RecordView {
         };
         let texts = [&reading.texts.topology, &reading.texts.target];
         for text in texts.into_iter().flatten() {
-            let topology = Topology::parse(text)?;
+            let topology = match Topology::parse(text) {
+                Ok(topology) => topology,
+                // A rule of the application, which the client has from it.
+                Err(_) if record.topology == self.base.fingerprint() => continue,
+                Err(error) => return Err(error),
+            };
             let term = record.epoch.term;
             let fingerprint = topology.fingerprint();
             let known = self.topologies.get(&fingerprint);
@@ -216,7 +249,10 @@ impl RecordView {
         let names = topology.nodes().iter().map(|node| node.name());
         let epoch = |name: &str| {
             let record = self.nodes.get(name)?.record.as_ref()?;
+            // The last: a reshard that has ended at other nodes.
+            let leads_to = record.reshard.as_ref().map(|reshard| reshard.to);
             let is_ours = record.topology == own || Some(record.topology) == target;
+            let is_ours = is_ours || leads_to == Some(own);
             is_ours.then(|| (name.to_owned(), record.epoch))
         };
         let epochs: BTreeMap<String, RecordEpoch> = names.filter_map(epoch).collect();

@@ -1,20 +1,15 @@
-//! The scripts that read and write a node's record, the requests that run them, and what their replies mean.
+//! The requests that read and write a node's record, and what their replies mean.
 //!
 //! They are sent with EVAL, which every version of the server has, without keys and without a shebang. All of them
 //! SELECT the database of the record: within a script that changes nothing for the connection.
 
 use redis::{Cmd, Value, cmd};
 
-use super::{NodeRecord, RecordEpoch};
+use super::{NodeRecord, READ_SCRIPT, RecordEpoch};
 use crate::error::{Error, ErrorKind};
 
-/// Returns the record, and the `run_id` of the server that it is read from. A script returns a key that is not there as
-/// false, which is null in the reply and does not end the array.
-const READ: &str = "\
-redis.call('SELECT', 15)
-return {redis.call('GET', 'redis-sharding:record'), string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')}";
-
-/// The same, and the texts beside the record.
+/// Returns what [`READ_SCRIPT`] returns, and the texts beside the record. A key that is not there is false in a script, which
+/// is null in the reply and does not end the array.
 const READ_ALL: &str = "\
 redis.call('SELECT', 15)
 return {redis.call('GET', 'redis-sharding:record'), string.match(redis.call('INFO', 'server'), 'run_id:(%x+)'),
@@ -71,7 +66,7 @@ pub(crate) enum RecordWrite {
 
 /// Asks for the record.
 pub(crate) fn read() -> Cmd {
-    eval(READ)
+    eval(READ_SCRIPT)
 }
 
 /// Asks for the record and the texts beside it.
@@ -231,7 +226,7 @@ mod tests {
     #[test]
     fn scripts_name_the_database_and_the_keys_of_the_record() {
         let select = format!("redis.call('SELECT', {RECORD_DB})");
-        for script in [READ, READ_ALL, WRITE] {
+        for script in [READ_ALL, WRITE] {
             assert!(script.starts_with(&select) && script.contains(RECORD_KEY));
         }
         for script in [READ_ALL, WRITE] {
