@@ -416,6 +416,7 @@ impl ClientOptions {
             .with_hash_tags(self.hash_tags)
             .with_replica_reads(self.replicas.exist())
             .with_flush_log(self.votes.as_ref().map(|votes| votes.flush_log()))
+            .with_records(self.record_source.is_some())
             .with_users(users)
     }
 
