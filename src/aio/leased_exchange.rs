@@ -40,6 +40,8 @@ impl Executor {
                     self.report(exchange.take_reports());
                     return Some(pause);
                 }
+                // The servers of a cluster have no records.
+                ExchangeStep::Reload(_) => exchange.give_up_held(),
                 ExchangeStep::Done => {
                     self.report(exchange.take_reports());
                     return None;

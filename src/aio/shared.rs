@@ -23,7 +23,7 @@ use crate::plan::{
     Answers, CommandOperation, EarlyAttempt, NodePing, Operation, PipelineOperation, Request,
     RoutedCommand, Router, ScriptCache, ScriptStore, Selection, Step, parse_one,
 };
-use crate::snapshot::{Snapshot, Variant};
+use crate::snapshot::{Latest, Snapshot, Variant};
 #[cfg(feature = "proxy")]
 use crate::topology::NodeRef;
 
@@ -34,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) router: Arc<Router>,
     /// The connections.
     pub(crate) executor: Executor,
+    /// The newest of both, for requests that were begun by an older snapshot.
+    latest: Arc<Latest<Executor>>,
     /// Scripts seen so far, replaced as a whole when one is added. The proxy's threads share one cache, hence
     /// the outer `Arc`.
     pub(crate) scripts: Arc<RwLock<Arc<ScriptCache>>>,
@@ -55,9 +57,12 @@ impl ScriptStore for Shared {
 
 impl Snapshot for Shared {
     fn next(&self, config: &ClientConfig) -> Self {
+        let router = Arc::new(self.executor.router(config));
+        let executor = self.executor.next(config);
+        self.latest.set(&router, executor.clone());
         Self {
-            router: Arc::new(self.executor.router(config)),
-            executor: self.executor.next(config),
+            router,
+            executor,
             ..self.clone()
         }
     }
@@ -86,10 +91,14 @@ impl Shared {
         scripts: Arc<RwLock<Arc<ScriptCache>>>,
         purpose: ConnectionPurpose,
     ) -> Self {
-        let executor = Executor::new(config, purpose);
+        let latest = Arc::default();
+        let executor = Executor::new(config, purpose, &latest);
+        let router = Arc::new(executor.router(config));
+        latest.set(&router, executor.clone());
         Self {
-            router: Arc::new(executor.router(config)),
+            router,
             executor,
+            latest,
             scripts,
             db: config.db,
             identity: Arc::clone(&config.identity),
@@ -124,6 +133,7 @@ impl Shared {
         let span = RequestSpan::command(&self.router, self.db, &args, routed.as_ref());
         if let Ok(routed) = &routed
             && let Some(node) = routed.direct(self.executor.options.read_from)
+            && !self.router.is_moving()
         {
             let write = |out: &mut Vec<u8>| cmd.write_packed_command(out);
             let deadline = self.executor.deadline(routed.blocking);
@@ -131,7 +141,7 @@ impl Shared {
                 .executor
                 .call(node, write, routed.access, routed.blocking, deadline);
             let called = span.instrument(called).await;
-            if self.router.is_refused_by_cluster(&called) {
+            if self.router.goes_on_elsewhere(&called, routed.blocking) {
                 let attempt = deadline.early_attempt(Answers::of_call(called));
                 let operation = self.after_attempt(cmd, &args, routed, attempt);
                 return span.end(Box::pin(span.instrument(operation)).await);
@@ -151,7 +161,7 @@ impl Shared {
         span.end(Box::pin(span.instrument(operation)).await)
     }
 
-    /// Goes on with a command that a server of a cluster has refused.
+    /// Goes on with a command that a server of a cluster has refused, or that is to be planned again.
     async fn after_attempt(
         &self,
         cmd: &Cmd,

@@ -29,7 +29,7 @@ impl Executor {
         let (Some(attempt), Some(hedge)) = (request.attempt(), request.hedge(&self.options)) else {
             return false;
         };
-        let node = &self.nodes[attempt.request.node.get()];
+        let node = &self.nodes[attempt.request.receiver().get()];
         let servers = (
             node.server(attempt.request.target),
             node.server(hedge.target),

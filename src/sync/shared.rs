@@ -18,7 +18,7 @@ use crate::plan::{
     Answers, CommandOperation, NodePing, Operation, PipelineOperation, Request, RoutedCommand,
     Router, ScriptCache, ScriptStore, Selection, Step, parse_one,
 };
-use crate::snapshot::{Snapshot, Variant};
+use crate::snapshot::{Latest, Snapshot, Variant};
 #[cfg(feature = "tokio-comp")]
 use crate::sync::async_client::AsyncClient;
 use crate::sync::executor::Executor;
@@ -30,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) router: Arc<Router>,
     /// The connections.
     pub(crate) executor: Executor,
+    /// The newest of both, for requests that were begun by an older snapshot.
+    pub(crate) latest: Arc<Latest<Executor>>,
     /// Scripts seen so far, replaced as a whole when one is added.
     pub(crate) scripts: Arc<RwLock<Arc<ScriptCache>>>,
     /// The database that all nodes use.
@@ -54,9 +56,12 @@ impl ScriptStore for Shared {
 
 impl Snapshot for Shared {
     fn next(&self, config: &ClientConfig) -> Self {
+        let router = Arc::new(config.router.clone());
+        let executor = self.executor.next(config);
+        self.latest.set(&router, executor.clone());
         Self {
-            router: Arc::new(config.router.clone()),
-            executor: self.executor.next(config),
+            router,
+            executor,
             ..self.clone()
         }
     }
@@ -92,6 +97,7 @@ impl Shared {
         let _entered = span.enter();
         if let Ok(routed) = &routed
             && let Some(node) = routed.direct(self.executor.options.read_from)
+            && !self.router.is_moving()
         {
             return span.end(self.call(node, packed, &args, routed, true));
         }
@@ -129,8 +135,8 @@ impl Shared {
         )))
     }
 
-    /// Runs one command whose reply is returned as it is, unless a server of a cluster refuses it and it `follows`
-    /// redirects.
+    /// Runs one command whose reply is returned as it is, unless a server of a cluster refuses it, or it is to be
+    /// planned again, and it `follows` redirects.
     fn call(
         &self,
         node: NodeIndex,
@@ -143,7 +149,7 @@ impl Shared {
         let result = self
             .executor
             .call(node, packed, routed.access, routed.blocking, deadline);
-        if follows && self.router.is_refused_by_cluster(&result) {
+        if follows && self.router.goes_on_elsewhere(&result, routed.blocking) {
             let request = Request { packed, args };
             let attempt = deadline.early_attempt(Answers::of_call(result));
             return self.run(CommandOperation::after_attempt(
