@@ -160,6 +160,7 @@ const AUTH_CODES: [&str; 2] = ["NOAUTH", "WRONGPASS"];
 /// | `Partial` | `PARTIAL` | some nodes did their part of a split command, others did not | reads, if each part that failed is |
 /// | `PoolTimeout` | `POOLTIMEOUT` | every connection of the node's pool stayed in use until the deadline; nothing was sent | yes |
 /// | `Redis` | the server's own | the server replied with an error | by its code: see [`Error::is_retryable`] |
+/// | `Stale` | `STALE` | the node's record is missing, or is that of another fleet or server: refused before sending | no |
 /// | `Stateful` | `STATEFUL` | the command changes a connection, and this one is shared: refused before sending | no |
 /// | `Timeout` | `TIMEOUT` | no reply in time to a read, or no time left to send a command; nothing was changed | yes |
 /// | `Unknown` | `UNKNOWN` | a write was sent and got no reply: it may or may not have been applied | no |
@@ -190,6 +191,9 @@ pub enum ErrorKind {
     PoolTimeout,
     /// The server, or redis-rs, returned an error of its own.
     Redis,
+    /// The record that the node keeps of its fleet is missing or out of date, or differs from what the client goes by.
+    /// Nothing was sent.
+    Stale,
     /// The command changes the state of a connection, and this one is shared. Nothing was sent.
     Stateful,
     /// A read got no reply in time, or the time was up before the command could be sent. Nothing was changed.
@@ -202,7 +206,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind but [`Redis`](Self::Redis), which has no code word of its own.
-    const WITH_CODE: [Self; 12] = [
+    const WITH_CODE: [Self; 13] = [
         Self::Attempts,
         Self::Auth,
         Self::Config,
@@ -211,6 +215,7 @@ impl ErrorKind {
         Self::NodeDown,
         Self::Partial,
         Self::PoolTimeout,
+        Self::Stale,
         Self::Stateful,
         Self::Timeout,
         Self::Unknown,
@@ -230,6 +235,7 @@ impl ErrorKind {
             Self::Partial => "PARTIAL",
             Self::PoolTimeout => "POOLTIMEOUT",
             Self::Redis => "",
+            Self::Stale => "STALE",
             Self::Stateful => "STATEFUL",
             Self::Timeout => "TIMEOUT",
             Self::Unknown => "UNKNOWN",
@@ -261,6 +267,7 @@ impl ErrorKind {
             | Self::CrossNode
             | Self::Partial
             | Self::Redis
+            | Self::Stale
             | Self::Stateful
             | Self::Unknown
             | Self::Unroutable => false,
@@ -792,6 +799,7 @@ mod tests {
                 | ErrorKind::CrossNode
                 | ErrorKind::Partial
                 | ErrorKind::Redis
+                | ErrorKind::Stale
                 | ErrorKind::Stateful
                 | ErrorKind::Unknown
                 | ErrorKind::Unroutable => false,

@@ -40,6 +40,8 @@ pub(crate) struct Executor {
     /// How long requests may take, and when they are sent again.
     pub(super) options: RequestOptions,
     purpose: ConnectionPurpose,
+    /// The epochs of the records that the placement follows, in node order, if the client follows records.
+    records: Option<Arc<[u64]>>,
     /// The connections to all servers of the cluster, if the nodes are those of one.
     cluster: Option<Arc<ClusterConnections<NodeConnections>>>,
     /// The newest connections of the client.
@@ -100,6 +102,7 @@ impl Executor {
                 None => carry_over(&[], &config.endpoints, open),
             },
             options: config.settings.request_options(),
+            records: config.records.clone(),
             purpose,
             cluster: cluster.map(Arc::new),
             latest: Arc::downgrade(latest),
@@ -115,6 +118,7 @@ impl Executor {
                     NodeConnections::new(endpoint, &config.settings, self.purpose)
                 }),
             },
+            records: config.records.clone(),
             ..self.clone()
         }
     }
@@ -163,6 +167,24 @@ impl Executor {
         self.nodes[node.get()].connector()
     }
 
+    /// The epoch of the record that the placement follows at `node`. Zero without records.
+    #[inline]
+    pub(crate) fn epoch(&self, node: NodeIndex) -> u64 {
+        let records = self.records.as_ref();
+        let epoch = records.and_then(|records| records.get(node.get()));
+        epoch.copied().unwrap_or_default()
+    }
+
+    /// Has the shared and the idle connections present the records that the client goes by now. Waits for nothing.
+    pub(super) fn acknowledge_idle(&self) {
+        for node in &*self.nodes {
+            for shared in &node.shared {
+                shared.acknowledge_idle();
+            }
+            node.exclusive.acknowledge_idle();
+        }
+    }
+
     /// Maximum duration of a request that the server does not hold back.
     #[cfg(feature = "proxy")]
     pub(crate) fn response_timeout(&self) -> Option<Duration> {
@@ -185,6 +207,7 @@ impl Executor {
         blocking: BlockingTime,
         deadline: Deadline,
     ) -> Result<Value, Failure> {
+        let epoch = self.epoch(node);
         let node = &self.nodes[node.get()];
         let retries = node.endpoint.retries(self.options.retry);
         let mut retries = retries.in_cluster(self.cluster.is_some());
@@ -192,7 +215,7 @@ impl Executor {
         node.observer.started(AttemptKind::First);
         let stopwatch = Stopwatch::since(blocking, deadline.start);
         let result = loop {
-            let result = node.call(&write, blocking, deadline).await;
+            let result = node.call((&write, epoch), blocking, deadline).await;
             let packed = || {
                 let mut packed = Vec::new();
                 write(&mut packed);
@@ -267,7 +290,7 @@ impl Executor {
         let newest = Newest {
             router: &latest.router,
             is_newer,
-            follows_record: latest.router.is_moving(),
+            follows_record: latest.executor.records.is_some(),
             identity: &|node| Some(self.nodes.get(node.get())?.endpoint.observer.node().id()),
         };
         exchange.replan(&newest, Instant::now());
@@ -355,7 +378,9 @@ impl Executor {
             let Some(attempt) = exchange.attempt() else {
                 return;
             };
-            let node = &self.nodes[attempt.request.receiver().get()];
+            let epoch = self.epoch(attempt.request.receiver());
+            let attempt = (attempt, epoch);
+            let node = &self.nodes[attempt.0.request.receiver().get()];
             if let Some(hedge) = exchange.hedge(&self.options)
                 && let Some(replicas) = &node.replicas
             {
@@ -369,7 +394,8 @@ impl Executor {
                 exchange.handle(answers);
                 continue;
             }
-            let answers = match (attempt.request.server(), attempt.request.target) {
+            let request = attempt.0.request;
+            let answers = match (request.server(), request.target) {
                 (None, Target::Primary) => node.attempt(attempt, blocking, deadline).await,
                 (address, target) => match self.other_server(node, address, target) {
                     Some(server) => server.attempt(attempt, blocking, deadline).await,
@@ -569,10 +595,10 @@ impl NodeConnections {
         }
     }
 
-    /// Sends one request, appended by `write`, and returns its reply.
+    /// Sends one request, appended by `write` and placed by the record of this epoch, and returns its reply.
     async fn call(
         &self,
-        write: impl FnOnce(&mut Vec<u8>),
+        (write, epoch): (impl FnOnce(&mut Vec<u8>), u64),
         blocking: BlockingTime,
         deadline: Deadline,
     ) -> Result<Value, Failure> {
@@ -583,7 +609,7 @@ impl NodeConnections {
             .acquire(blocking, deadline)
             .await
             .map_err(Failure::not_sent)?;
-        let result = acquired.connection().call(write, deadline).await;
+        let result = acquired.connection().call(write, epoch, deadline).await;
         match &result {
             Ok(_) => acquired.release(),
             Err(failure) => acquired.discard(&failure.cause),
@@ -599,10 +625,11 @@ impl NodeConnections {
         }
     }
 
-    /// Makes an attempt at this server and collects its replies.
+    /// Makes an attempt at this server, with requests that were placed by the record of this epoch, and collects its
+    /// replies.
     pub(super) async fn attempt<R: ReplyChannel>(
         &self,
-        attempt: Attempt<'_>,
+        (attempt, epoch): (Attempt<'_>, u64),
         blocking: BlockingTime,
         deadline: Deadline,
     ) -> Answers<R> {
@@ -612,17 +639,18 @@ impl NodeConnections {
         };
         self.observer.started(attempt.kind());
         let stopwatch = Stopwatch::start(blocking);
-        let answers = self.send(attempt.request, blocking, deadline).await;
+        let request = (attempt.request, epoch);
+        let answers = self.send(request, blocking, deadline).await;
         self.observer.finished(stopwatch, || {
             RequestOutcome::of_answers(&answers, &attempt.request.slots)
         });
         answers
     }
 
-    /// Sends one request and collects its replies.
+    /// Sends one request, placed by the record of this epoch, and collects its replies.
     async fn send<R: ReplyChannel>(
         &self,
-        request: &NodeRequest,
+        (request, epoch): (&NodeRequest, u64),
         blocking: BlockingTime,
         deadline: Deadline,
     ) -> Answers<R> {
@@ -633,7 +661,7 @@ impl NodeConnections {
         let answers = acquired
             .connection()
             .exchange_into(
-                &request.packed,
+                (&request.packed, epoch),
                 request.slots.len(),
                 request.ending,
                 deadline,

@@ -70,9 +70,10 @@ impl Executor {
                     let stopwatch = Stopwatch::start(blocking);
                     let replies = request.slots.len();
                     let connection = &leased.connection;
+                    let epoch = self.epoch(request.receiver());
                     let answers = connection
                         .exchange_into(
-                            &request.packed,
+                            (&request.packed, epoch),
                             replies,
                             request.ending,
                             deadline,

@@ -15,7 +15,7 @@ use crate::command::Args;
 use crate::config::ClientConfig;
 #[cfg(feature = "proxy")]
 use crate::endpoint::Endpoint;
-use crate::endpoint::Identity;
+use crate::endpoint::{Deadline, Identity};
 use crate::error::Error;
 use crate::observe::{ClientHealth, RequestSpan};
 use crate::partition::NodeIndex;
@@ -65,6 +65,10 @@ impl Snapshot for Shared {
             executor,
             ..self.clone()
         }
+    }
+
+    fn acknowledge_idle(&self, _: &Deadline) {
+        self.executor.acknowledge_idle();
     }
 
     #[inline]

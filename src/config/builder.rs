@@ -14,9 +14,9 @@ use crate::config::client_config::{ClientConfig, ClientOptions, NodeConfig, Purp
 use crate::config::cluster_handle::ClusterHandle;
 use crate::config::replica_options::ReplicaOptions;
 use crate::config::{Settings, TopologyFile, ejection};
-use crate::endpoint::LoginOptions;
 use crate::endpoint::push::PushSender;
 use crate::endpoint::tls::{Runtime, TlsBackend, TlsOptions, refused_url};
+use crate::endpoint::{LoginOptions, RecordSource};
 use crate::error::Error;
 use crate::observe::Listeners;
 use crate::partition::NodeSpec;
@@ -86,6 +86,8 @@ pub struct Builder {
     pub(in crate::config) topology_file: Option<PathBuf>,
     /// Where the push messages of all nodes go.
     pub(super) push_sender: Option<Arc<dyn PushSender>>,
+    /// Who knows the records of the nodes, if the client follows them.
+    pub(super) record_source: Option<Arc<dyn RecordSource>>,
     /// Whether keys may move.
     pub(super) purpose: Purpose,
     /// Maps the addresses that Sentinels name.
@@ -141,6 +143,7 @@ impl Builder {
             listeners: Listeners::default(),
             topology_file: None,
             push_sender: None,
+            record_source: None,
             purpose: Purpose::default(),
             address_map: None,
         }
@@ -439,6 +442,7 @@ impl Builder {
             listeners: self.listeners,
             topology_file,
             push_sender: self.push_sender,
+            record_source: self.record_source,
             purpose: self.purpose,
             in_cluster: seeds.is_some(),
             cluster,

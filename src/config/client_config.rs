@@ -15,7 +15,9 @@ use crate::config::sentinel_groups::{SentinelGroups, SentinelOptions};
 use crate::config::{Settings, TopologyFile, limits};
 use crate::endpoint::push::{PushSender, PushTarget};
 use crate::endpoint::tls::{Runtime, TlsOptions, refused_url};
-use crate::endpoint::{ClusterServers, Endpoint, Identity, LoginOptions, SocketOptions};
+use crate::endpoint::{
+    ClusterServers, Endpoint, Identity, LoginOptions, RecordCell, RecordSource, SocketOptions,
+};
 use crate::error::Error;
 use crate::observe::{ClientEvent, Listeners, NodeObserver, Votes};
 use crate::partition::{NodeSpec, OutNodes, Partitioner, check_passwords};
@@ -40,6 +42,9 @@ pub(crate) struct ClientConfig {
     pub(crate) db: i64,
     /// The credentials and the name of the connections, which may change.
     pub(crate) identity: Arc<Identity>,
+    /// The epochs of the records that the placement follows, in node order; see
+    /// [`with_records`](Self::with_records). `None` unless the client follows records.
+    pub(crate) records: Option<Arc<[u64]>>,
     /// The servers of the cluster, if the nodes are those of one.
     pub(crate) cluster: Option<Arc<ClusterServers>>,
     /// Who knows the map of that cluster.
@@ -69,6 +74,8 @@ pub(super) struct ClientOptions {
     pub(super) topology_file: Option<TopologyFile>,
     /// Where the push messages of all nodes go.
     pub(super) push_sender: Option<Arc<dyn PushSender>>,
+    /// Who knows the records of the nodes, if the client follows them.
+    pub(super) record_source: Option<Arc<dyn RecordSource>>,
     /// Maps the addresses that Sentinels name.
     pub(super) address_map: Option<AddressMap>,
     pub(super) purpose: Purpose,
@@ -161,6 +168,7 @@ impl ClientConfig {
         let endpoints = endpoints.collect::<Result<Vec<_>, Error>>()?;
         Ok(Self {
             router: options.router(topology, protocols, users),
+            records: options.records(&endpoints),
             endpoints,
             cluster: None,
             cluster_monitor: None,
@@ -247,11 +255,24 @@ impl ClientConfig {
             db: endpoints.first().map_or(0, db),
             endpoints,
             identity: Arc::clone(&options.identity),
+            records: None,
             cluster: Some(Arc::new(servers)),
             cluster_monitor: Some(monitor),
             groups: SentinelGroups::default(),
             options,
         })
+    }
+
+    /// The same description, whose placement follows the records of these epochs, in node order.
+    ///
+    /// Requests carry the epoch of the placement by which they were placed, and a connection that has presented a newer
+    /// one refuses them. So the epochs are those that the placement was made from, not those of the cells, which are set
+    /// after it is published.
+    pub(crate) fn with_records(self, records: Arc<[u64]>) -> Self {
+        Self {
+            records: Some(records),
+            ..self
+        }
     }
 
     /// Who knows the map of the cluster, if the nodes are those of one.
@@ -326,6 +347,13 @@ impl ClientOptions {
         self.router(topology, protocols, endpoints.iter().map(user).collect())
     }
 
+    /// The epochs of the records that the client goes by at these nodes.
+    fn records(&self, endpoints: &[Arc<Endpoint>]) -> Option<Arc<[u64]>> {
+        self.record_source.as_ref()?;
+        let epochs = endpoints.iter().map(|endpoint| endpoint.record_epoch());
+        Some(epochs.collect())
+    }
+
     /// How a node is reached.
     pub(super) fn endpoint(
         &self,
@@ -343,6 +371,10 @@ impl ClientOptions {
                 .and_then(|source| groups.cell(source, &observer)),
             sentinel,
             pushes: pushes.transpose()?,
+            record: self
+                .record_source
+                .as_ref()
+                .map(|source| RecordCell::new(node.name(), source)),
             ..self.server(info, observer)?
         };
         let complete = |info: &ConnectionInfo| {
@@ -382,6 +414,7 @@ impl ClientOptions {
             primary: None,
             sentinel: None,
             replicas: None,
+            record: None,
             info,
         })
     }

@@ -84,6 +84,7 @@ impl Error {
                 | ErrorKind::Moving
                 | ErrorKind::Partial
                 | ErrorKind::Redis
+                | ErrorKind::Stale
                 | ErrorKind::Stateful
                 | ErrorKind::Unroutable,
                 _,

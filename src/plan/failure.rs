@@ -161,6 +161,16 @@ pub(crate) struct Failure {
     pub(crate) sent: usize,
 }
 
+/// The cause of a request that got no connection.
+impl From<ConnectError> for Cause {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Superseded => Self::Superseded,
+            error => Self::Connect(error),
+        }
+    }
+}
+
 /// The reason of a failure.
 #[derive(Clone, Debug)]
 pub(crate) enum Cause {
@@ -192,6 +202,11 @@ pub(crate) enum PoolUse {
 }
 
 impl Cause {
+    /// True if the connection that was to be used is as it was before, and may be used further.
+    pub(crate) fn keeps_connection(&self) -> bool {
+        matches!(self, Self::Superseded)
+    }
+
     /// The deadline passed before the request was sent.
     pub(crate) fn no_time_left() -> Self {
         Self::NoTime
@@ -438,7 +453,11 @@ impl Failure {
         match (&self.cause, sent, access) {
             // Before the row of writes: without a connection nothing was sent, whatever `sent` says.
             (Cause::PoolTimeout(_), _, _) => ErrorKind::PoolTimeout,
-            (Cause::Superseded | Cause::Moving(_), false, _) => ErrorKind::Moving,
+            (
+                Cause::Superseded | Cause::Connect(ConnectError::Superseded) | Cause::Moving(_),
+                false,
+                _,
+            ) => ErrorKind::Moving,
             (Cause::Connect(ConnectError::Refused(_)), _, _) => ErrorKind::Redis,
             // Before all other causes: why the reply is missing matters less than that the write may have
             // been applied.
@@ -447,7 +466,11 @@ impl Failure {
                 ErrorKind::Auth
             }
             (Cause::Connect(ConnectError::NoSuchMaster(_)), _, _) => ErrorKind::Config,
-            (Cause::Superseded | Cause::Moving(_), true, _) => ErrorKind::Moving,
+            (
+                Cause::Superseded | Cause::Connect(ConnectError::Superseded) | Cause::Moving(_),
+                true,
+                _,
+            ) => ErrorKind::Moving,
             (Cause::Timeout(_) | Cause::NoTime, _, _) => ErrorKind::Timeout,
             (Cause::Connect(_) | Cause::Dropped(_), _, _) => ErrorKind::NodeDown,
         }

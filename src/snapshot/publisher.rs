@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use crate::cluster::MapPublisher;
 use crate::config::{ClientConfig, Purpose};
+use crate::endpoint::Deadline;
 use crate::error::Error;
 use crate::observe::{ClientEvent, Votes};
 use crate::partition::{NodeId, NodeSpec, OutNodes};
@@ -23,6 +24,9 @@ const SAMPLE_KEYS: usize = 1000;
 pub(super) trait TopologyObserver: Send + Sync {
     /// Replaces the snapshot.
     fn topology_changed(&self, config: &ClientConfig);
+
+    /// Has the connections that nobody uses present the records that the client goes by now.
+    fn records_changed(&self, deadline: &Deadline);
 }
 
 /// The current topology of a client, and everything that must learn of the next one.
@@ -139,6 +143,16 @@ impl Publisher {
             votes.changed();
         }
         Ok(())
+    }
+
+    /// Has the connections that nobody uses present the records that the client goes by now, on all sets of connections:
+    /// shared ones and idle ones. Those in use do so when they are given back. To be called after the epochs of the
+    /// cells were set. May wait for servers, but not beyond the deadline; no request waits for it.
+    pub(crate) fn records_changed(&self, deadline: &Deadline) {
+        let observers = self.state.lock().observers.clone();
+        for observer in observers.iter().filter_map(Weak::upgrade) {
+            observer.records_changed(deadline);
+        }
     }
 
     /// Replaces the map of the cluster by the one that `next` makes of it, if it makes one.

@@ -43,6 +43,8 @@ pub(crate) struct Executor {
     pub(super) nodes: Arc<[Arc<NodePools>]>,
     /// How long requests may take, and when they are sent again.
     pub(super) options: RequestOptions,
+    /// The epochs of the records that the placement follows, in node order, if the client follows records.
+    records: Option<Arc<[u64]>>,
     /// The connections to all servers of the cluster, if the nodes are those of one.
     cluster: Option<Arc<ClusterConnections<NodePools>>>,
     /// The newest connections of the client.
@@ -180,6 +182,7 @@ impl Executor {
                 None => carry_over(&[], &config.endpoints, open),
             },
             options: config.settings.request_options(),
+            records: config.records.clone(),
             cluster: cluster.map(Arc::new),
             latest: Arc::downgrade(latest),
         }
@@ -194,6 +197,7 @@ impl Executor {
                     NodePools::new(endpoint, &config.settings)
                 }),
             },
+            records: config.records.clone(),
             ..self.clone()
         }
     }
@@ -203,6 +207,22 @@ impl Executor {
         Self {
             options,
             ..self.clone()
+        }
+    }
+
+    /// The epoch of the record that the placement follows at `node`. Zero without records.
+    #[inline]
+    pub(super) fn epoch(&self, node: NodeIndex) -> u64 {
+        let records = self.records.as_ref();
+        let epoch = records.and_then(|records| records.get(node.get()));
+        epoch.copied().unwrap_or_default()
+    }
+
+    /// Has the connections that nobody uses present the records that the client goes by now.
+    pub(super) fn acknowledge_idle(&self, deadline: &Deadline) {
+        for node in &*self.nodes {
+            node.shared.acknowledge_idle(deadline);
+            node.exclusive.acknowledge_idle(deadline);
         }
     }
 
@@ -220,6 +240,7 @@ impl Executor {
         blocking: BlockingTime,
         deadline: Deadline,
     ) -> Result<Value, Failure> {
+        let epoch = self.epoch(node);
         let node = &self.nodes[node.get()];
         let pool = node.pool(blocking);
         let mut checkout = Checkout::Reuse;
@@ -229,7 +250,7 @@ impl Executor {
         node.observer.started(AttemptKind::First);
         let stopwatch = Stopwatch::since(blocking, deadline.start);
         let result = loop {
-            let result = call(pool, checkout, blocking.into(), request, &deadline);
+            let result = call(pool, checkout, blocking.into(), (request, epoch), &deadline);
             let next = retries.after_call(&result, access, || request.to_vec());
             match next.and_then(|next| pause_before(next, &retries, &deadline)) {
                 Some(wanted) => checkout = wanted,
@@ -323,7 +344,7 @@ impl Executor {
         let newest = Newest {
             router: &latest.router,
             is_newer,
-            follows_record: latest.router.is_moving(),
+            follows_record: latest.executor.records.is_some(),
             identity: &|node| Some(self.nodes.get(node.get())?.endpoint.observer.node().id()),
         };
         exchange.replan(&newest, Instant::now());
@@ -400,7 +421,8 @@ impl Executor {
                 };
                 match server {
                     Some(server) => {
-                        InFlight::begin(*attempt, server, blocking, stopwatch, deadline)
+                        let epoch = self.epoch(attempt.request.receiver());
+                        InFlight::begin((*attempt, epoch), server, blocking, stopwatch, deadline)
                     }
                     None => {
                         let node = &self.nodes[attempt.request.receiver().get()];
@@ -425,12 +447,12 @@ impl Executor {
     }
 }
 
-/// Sends one request over a connection of the pool and returns its reply.
+/// Sends one request, placed by the record of this epoch, over a connection of the pool and returns its reply.
 fn call(
     pool: &Pool,
     checkout: Checkout,
     scope: HandshakeScope,
-    request: &[u8],
+    (request, epoch): (&[u8], u64),
     deadline: &Deadline,
 ) -> Result<Value, Failure> {
     if deadline.is_zero() {
@@ -439,7 +461,7 @@ fn call(
     let mut lease = pool
         .lease(checkout, scope, deadline)
         .map_err(Failure::not_sent)?;
-    match lease.connection().call(request, deadline) {
+    match lease.connection().call(request, epoch, deadline) {
         Ok(value) => {
             if ExpectedEnd::Any.is_met_by(&value) {
                 lease.release(deadline.start);
@@ -474,6 +496,8 @@ fn pause_before(next: NextAttempt, retries: &Retries, deadline: &Deadline) -> Op
 pub(super) struct InFlight<'t> {
     /// The requests, packed.
     request: &'t NodeRequest,
+    /// The epoch of the record by which they were placed.
+    epoch: u64,
     /// The connection. `None` once it has failed; the remaining chunks are then skipped.
     lease: Option<Lease<'t>>,
     /// The replies read so far, and the failure that ended them.
@@ -489,15 +513,17 @@ pub(super) struct InFlight<'t> {
 }
 
 impl<'t> InFlight<'t> {
-    /// Takes the connection, or fails at once; the other nodes go on in either case.
+    /// Takes the connection for requests that were placed by the record of this epoch, or fails at once; the other nodes
+    /// go on in either case.
     pub(super) fn begin(
-        attempt: Attempt<'t>,
+        (attempt, epoch): (Attempt<'t>, u64),
         server: &'t NodePools,
         blocking: BlockingTime,
         stopwatch: Stopwatch,
         deadline: Deadline,
     ) -> Self {
         let mut in_flight = Self::new(attempt, &server.observer, stopwatch, deadline);
+        in_flight.epoch = epoch;
         let checkout = match attempt.needs_new_connection {
             true => Checkout::Fresh,
             false => Checkout::Reuse,
@@ -539,6 +565,7 @@ impl<'t> InFlight<'t> {
         observer.started(attempt.kind());
         Self {
             request: attempt.request,
+            epoch: 0,
             lease: None,
             answers: Answers::default(),
             sent: 0,
@@ -579,7 +606,8 @@ impl<'t> InFlight<'t> {
         let (Some(lease), Some(chunk)) = (&mut self.lease, self.request.chunk(chunk)) else {
             return;
         };
-        let sent = lease.connection().send(chunk.bytes, &self.deadline);
+        let connection = lease.connection();
+        let sent = connection.send(chunk.bytes, self.epoch, &self.deadline);
         // A chunk written in part may have been executed in part: all of it counts as sent, and no write in
         // it may be sent again.
         if !matches!(&sent, Err(send_error) if send_error.sent == Delivery::NotSent) {

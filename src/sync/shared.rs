@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 use redis::{Pipeline, RedisResult, Value};
 
 use crate::config::ClientConfig;
-use crate::endpoint::Identity;
+use crate::endpoint::{Deadline, Identity};
 use crate::error::Error;
 use crate::observe::{ClientHealth, RequestSpan};
 use crate::partition::NodeIndex;
@@ -64,6 +64,10 @@ impl Snapshot for Shared {
             executor,
             ..self.clone()
         }
+    }
+
+    fn acknowledge_idle(&self, deadline: &Deadline) {
+        self.executor.acknowledge_idle(deadline);
     }
 
     #[inline]

@@ -25,7 +25,12 @@
 //! * `pair`: of the keys that move from the first node to the second, the units below the first number are at the second
 //!   node, and those from there to the second number are closed: nobody may read or write them.
 //!
-//! Nothing here connects to a node, and nothing decides what a client does about a record.
+//! `door` decides what a record means for a new connection; `name` has the names of connections, and `script` the scripts
+//! that clients send. Nothing here connects to a node.
+
+mod door;
+mod name;
+mod script;
 
 use std::fmt;
 use std::str::FromStr;
@@ -34,6 +39,10 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::Error;
 use crate::partition::line::{Line, Quoted, SyntaxError, lines};
+
+pub(crate) use self::door::{Followed, RecordProblem, RecordReply, Verdict, judge};
+pub(crate) use self::name::{ConnectionRole, NameSuffix};
+pub(crate) use self::script::{FLUSHALL_SCRIPT, READ_SCRIPT};
 
 /// The logical database of every node that holds the record, so that commands about the data do not meet it.
 pub(crate) const RECORD_DB: i64 = 15;
