@@ -20,8 +20,8 @@ use crate::error::Error;
 use crate::observe::{ClientHealth, RequestSpan};
 use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, CommandOperation, EarlyAttempt, NodePing, Operation, PipelineOperation, Request,
-    RoutedCommand, Router, ScriptCache, ScriptStore, Selection, Step, parse_one,
+    Answers, CommandOperation, NodePing, Operation, PipelineOperation, Request, RoutedCommand,
+    Router, ScriptCache, ScriptStore, Selection, Step, parse_one,
 };
 use crate::snapshot::{Latest, Snapshot, Variant};
 #[cfg(feature = "proxy")]
@@ -147,8 +147,13 @@ impl Shared {
             let called = span.instrument(called).await;
             if self.router.goes_on_elsewhere(&called, routed.blocking) {
                 let attempt = deadline.early_attempt(Answers::of_call(called));
-                let operation = self.after_attempt(cmd, &args, routed, attempt);
-                return span.end(Box::pin(span.instrument(operation)).await);
+                let packed = &cmd.get_packed_command();
+                let args = &args;
+                let request = Request { packed, args };
+                let routed = Ok(routed.clone());
+                let operation = CommandOperation::new(&self.router, self, request, routed, (), 0)
+                    .after_attempt(attempt);
+                return span.end(Box::pin(span.instrument(self.run(operation))).await);
             }
             return span.end(routed.reply(&self.router, node, &args, called));
         }
@@ -165,28 +170,6 @@ impl Shared {
         span.end(Box::pin(span.instrument(operation)).await)
     }
 
-    /// Goes on with a command that a server of a cluster has refused, or that is to be planned again.
-    async fn after_attempt(
-        &self,
-        cmd: &Cmd,
-        args: &[&[u8]],
-        routed: &RoutedCommand,
-        attempt: EarlyAttempt<Vec<Value>>,
-    ) -> Result<Value, Error> {
-        let packed = &cmd.get_packed_command();
-        let request = Request { packed, args };
-        let routed = routed.clone();
-        self.run(CommandOperation::after_attempt(
-            &self.router,
-            self,
-            request,
-            routed,
-            (),
-            attempt,
-        ))
-        .await
-    }
-
     /// Runs one command on `node`, whatever its keys.
     pub(crate) async fn request_at(&self, node: NodeIndex, cmd: &Cmd) -> Result<Value, Error> {
         let packed = &cmd.get_packed_command();
@@ -201,6 +184,13 @@ impl Shared {
                 .executor
                 .call(node, write, routed.access, routed.blocking, deadline);
             let called = span.instrument(called).await;
+            if self.router.is_planned_again(&called) {
+                let attempt = deadline.early_attempt(Answers::of_call(called));
+                let request = Request { packed, args };
+                let operation = CommandOperation::at_node(&self.router, self, request, routed, ())
+                    .after_attempt(attempt);
+                return span.end(Box::pin(span.instrument(self.run(operation))).await);
+            }
             return span.end(routed.reply(&self.router, node, args, called));
         }
         let request = Request { packed, args };

@@ -139,8 +139,8 @@ impl Shared {
         )))
     }
 
-    /// Runs one command whose reply is returned as it is, unless a server of a cluster refuses it, or it is to be
-    /// planned again, and it `follows` redirects.
+    /// Runs one command whose reply is returned as it is, unless it is to be planned again, or a server of a cluster
+    /// refuses it and it `follows` redirects.
     fn call(
         &self,
         node: NodeIndex,
@@ -153,17 +153,19 @@ impl Shared {
         let result = self
             .executor
             .call(node, packed, routed.access, routed.blocking, deadline);
-        if follows && self.router.goes_on_elsewhere(&result, routed.blocking) {
+        let goes_on = match follows {
+            true => self.router.goes_on_elsewhere(&result, routed.blocking),
+            false => self.router.is_planned_again(&result),
+        };
+        if goes_on {
             let request = Request { packed, args };
+            let routed = routed.clone();
             let attempt = deadline.early_attempt(Answers::of_call(result));
-            return self.run(CommandOperation::after_attempt(
-                &self.router,
-                self,
-                request,
-                routed.clone(),
-                (),
-                attempt,
-            ));
+            let operation = match follows {
+                true => CommandOperation::new(&self.router, self, request, Ok(routed), (), 0),
+                false => CommandOperation::at_node(&self.router, self, request, routed, ()),
+            };
+            return self.run(operation.after_attempt(attempt));
         }
         routed.reply(&self.router, node, args, result)
     }

@@ -440,6 +440,12 @@ impl Router {
         None
     }
 
+    /// True if a single request was not sent, and is to be planned again as keys are moved.
+    #[inline]
+    pub(crate) fn is_planned_again(&self, result: &Result<Value, Failure>) -> bool {
+        matches!(result, Err(failure) if failure.is_superseded())
+    }
+
     /// True if a single request, which may block for this long, may go on at another server: one of a cluster has refused
     /// it, or it is to be planned again as keys are moved.
     #[inline]
@@ -449,7 +455,7 @@ impl Router {
         blocking: BlockingTime,
     ) -> bool {
         match result {
-            Err(failure) if failure.is_superseded() => return true,
+            Err(_) if self.is_planned_again(result) => return true,
             Ok(Value::ServerError(error))
                 if blocking != BlockingTime::None && error.code() == "UNBLOCKED" =>
             {
