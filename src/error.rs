@@ -155,10 +155,12 @@ const AUTH_CODES: [&str; 2] = ["NOAUTH", "WRONGPASS"];
 /// | `Auth` | `AUTH` | the node refused the username or the password, or one side the other's certificate; nothing was sent | no |
 /// | `Config` | `CONFIG` | the nodes, the placement or the settings do not fit together | no |
 /// | `CrossNode` | `CROSSNODE` | one indivisible command, keys on several nodes: refused before sending | no |
+/// | `Moving` | `MOVING` | the keys are being moved to other nodes; nothing was sent | yes |
 /// | `NodeDown` | `NODEDOWN` | the node cannot be reached, or its connection broke; nothing was changed | yes |
 /// | `Partial` | `PARTIAL` | some nodes did their part of a split command, others did not | reads, if each part that failed is |
 /// | `PoolTimeout` | `POOLTIMEOUT` | every connection of the node's pool stayed in use until the deadline; nothing was sent | yes |
 /// | `Redis` | the server's own | the server replied with an error | by its code: see [`Error::is_retryable`] |
+/// | `Stale` | `STALE` | the node's record is missing, or is that of another fleet or server: refused before sending | no |
 /// | `Stateful` | `STATEFUL` | the command changes a connection, and this one is shared: refused before sending | no |
 /// | `Timeout` | `TIMEOUT` | no reply in time to a read, or no time left to send a command; nothing was changed | yes |
 /// | `Unknown` | `UNKNOWN` | a write was sent and got no reply: it may or may not have been applied | no |
@@ -178,6 +180,9 @@ pub enum ErrorKind {
     Config,
     /// One indivisible command whose keys live on several nodes. Nothing was sent.
     CrossNode,
+    /// The keys are being moved to other nodes, and were not to be used before the time was up, or are no longer on one
+    /// node. Nothing was sent.
+    Moving,
     /// The node cannot be reached, or the connection broke during a read. Nothing was changed.
     NodeDown,
     /// Some nodes did their part of a split command, others did not: see [`Error::parts`].
@@ -186,6 +191,9 @@ pub enum ErrorKind {
     PoolTimeout,
     /// The server, or redis-rs, returned an error of its own.
     Redis,
+    /// The record that the node keeps of its fleet is missing or out of date, or differs from what the client goes by.
+    /// Nothing was sent.
+    Stale,
     /// The command changes the state of a connection, and this one is shared. Nothing was sent.
     Stateful,
     /// A read got no reply in time, or the time was up before the command could be sent. Nothing was changed.
@@ -198,14 +206,16 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind but [`Redis`](Self::Redis), which has no code word of its own.
-    const WITH_CODE: [Self; 11] = [
+    const WITH_CODE: [Self; 13] = [
         Self::Attempts,
         Self::Auth,
         Self::Config,
         Self::CrossNode,
+        Self::Moving,
         Self::NodeDown,
         Self::Partial,
         Self::PoolTimeout,
+        Self::Stale,
         Self::Stateful,
         Self::Timeout,
         Self::Unknown,
@@ -220,10 +230,12 @@ impl ErrorKind {
             Self::Auth => "AUTH",
             Self::Config => "CONFIG",
             Self::CrossNode => "CROSSNODE",
+            Self::Moving => "MOVING",
             Self::NodeDown => "NODEDOWN",
             Self::Partial => "PARTIAL",
             Self::PoolTimeout => "POOLTIMEOUT",
             Self::Redis => "",
+            Self::Stale => "STALE",
             Self::Stateful => "STATEFUL",
             Self::Timeout => "TIMEOUT",
             Self::Unknown => "UNKNOWN",
@@ -247,12 +259,15 @@ impl ErrorKind {
     /// [`Error::is_retryable`] decides.
     pub fn is_retryable(self) -> bool {
         match self {
-            Self::Attempts | Self::NodeDown | Self::PoolTimeout | Self::Timeout => true,
+            Self::Attempts | Self::Moving | Self::NodeDown | Self::PoolTimeout | Self::Timeout => {
+                true
+            }
             Self::Auth
             | Self::Config
             | Self::CrossNode
             | Self::Partial
             | Self::Redis
+            | Self::Stale
             | Self::Stateful
             | Self::Unknown
             | Self::Unroutable => false,
@@ -784,6 +799,7 @@ mod tests {
                 | ErrorKind::CrossNode
                 | ErrorKind::Partial
                 | ErrorKind::Redis
+                | ErrorKind::Stale
                 | ErrorKind::Stateful
                 | ErrorKind::Unknown
                 | ErrorKind::Unroutable => false,

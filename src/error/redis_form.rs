@@ -81,8 +81,10 @@ impl Error {
                 ErrorKind::Attempts
                 | ErrorKind::Config
                 | ErrorKind::CrossNode
+                | ErrorKind::Moving
                 | ErrorKind::Partial
                 | ErrorKind::Redis
+                | ErrorKind::Stale
                 | ErrorKind::Stateful
                 | ErrorKind::Unroutable,
                 _,

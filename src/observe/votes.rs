@@ -151,7 +151,9 @@ impl NodeVotes {
             | ConnectError::Certificate(_)
             | ConnectError::FailedBefore
             | ConnectError::NoSuchMaster(_)
-            | ConnectError::PrimaryChanged => {}
+            | ConnectError::PrimaryChanged
+            | ConnectError::Stale(_)
+            | ConnectError::Superseded => {}
         }
     }
 

@@ -54,7 +54,9 @@ impl ProbeRequest {
             ConnectError::Auth(_)
             | ConnectError::Certificate(_)
             | ConnectError::FailedBefore
-            | ConnectError::NoSuchMaster(_) => ProbeOutcome::Refused,
+            | ConnectError::NoSuchMaster(_)
+            | ConnectError::Stale(_)
+            | ConnectError::Superseded => ProbeOutcome::Refused,
         }
     }
 

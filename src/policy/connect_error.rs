@@ -23,6 +23,12 @@ pub(crate) enum ConnectError {
     NoSuchMaster(String),
     /// The connection leads to a server that is not the node's primary any more. Another one is to be made.
     PrimaryChanged,
+    /// The record of the node is missing or out of date, or differs from what the client goes by. The text says which,
+    /// and the remedy.
+    Stale(String),
+    /// The record of the node is newer than what the request, or the connection, goes by. Nothing was sent: what the
+    /// record says is to be followed first.
+    Superseded,
     /// Refused, unreachable, timed out, or closed during the handshake.
     Unreachable(IoFailure),
     /// The server replied to the handshake with a temporary error, such as `LOADING`: code and text as it sent them.
@@ -55,6 +61,9 @@ impl ConnectError {
         }
         let io = io_error_in(error);
         let inner = io.and_then(io::Error::get_ref);
+        if let Some(refused) = inner.and_then(|inner| inner.downcast_ref::<Self>()) {
+            return refused.clone();
+        }
         if let Some(refused) = inner.and_then(|inner| inner.downcast_ref::<CertificateRefused>()) {
             return Self::Certificate(format!("{address}: {refused}"));
         }
@@ -73,10 +82,14 @@ impl ConnectError {
     /// True if another attempt may succeed after a while, though nobody changes a setting.
     pub(crate) fn may_pass(&self) -> bool {
         match self {
-            Self::Auth(_) | Self::Certificate(_) | Self::FailedBefore | Self::NoSuchMaster(_) => {
-                false
+            Self::Auth(_)
+            | Self::Certificate(_)
+            | Self::FailedBefore
+            | Self::NoSuchMaster(_)
+            | Self::Stale(_) => false,
+            Self::PrimaryChanged | Self::Superseded | Self::Unreachable(_) | Self::Refused(_) => {
+                true
             }
-            Self::PrimaryChanged | Self::Unreachable(_) | Self::Refused(_) => true,
         }
     }
 
@@ -137,10 +150,12 @@ impl ConnectError {
     /// which redis-rs has errors of their own.
     pub(crate) fn io_kind(&self) -> Option<io::ErrorKind> {
         match self {
-            Self::Auth(_) | Self::NoSuchMaster(_) | Self::Refused(_) => None,
+            Self::Auth(_) | Self::NoSuchMaster(_) | Self::Refused(_) | Self::Stale(_) => None,
             // The only kind after which redis-rs advises not to try again.
             Self::Certificate(_) => Some(io::ErrorKind::PermissionDenied),
-            Self::FailedBefore | Self::PrimaryChanged => Some(io::ErrorKind::NotConnected),
+            Self::FailedBefore | Self::PrimaryChanged | Self::Superseded => {
+                Some(io::ErrorKind::NotConnected)
+            }
             Self::Unreachable(failure) => Some(failure.kind),
         }
     }
@@ -206,16 +221,24 @@ impl fmt::Display for CertificateRefused {
 
 impl std::error::Error for CertificateRefused {}
 
+impl std::error::Error for ConnectError {}
+
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Auth(text) | Self::Certificate(text) | Self::NoSuchMaster(text) => f.write_str(text),
+            Self::Auth(text)
+            | Self::Certificate(text)
+            | Self::NoSuchMaster(text)
+            | Self::Stale(text) => f.write_str(text),
             Self::FailedBefore => {
                 f.write_str("this connection has failed before; open another one")
             }
             Self::PrimaryChanged => f.write_str(
                 "the node has another primary now, and this connection leads to the one before; open another one",
             ),
+            Self::Superseded => {
+                f.write_str("the record of the node is newer than the topology that the request was placed by")
+            }
             Self::Unreachable(failure) => write!(f, "no connection: {failure}"),
             Self::Refused(line) => f.write_str(line),
         }

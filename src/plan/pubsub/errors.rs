@@ -44,10 +44,12 @@ pub(crate) fn not_confirmed(node: &str, why: Option<&ConnectError>) -> Error {
         Some(error @ (ConnectError::Auth(_) | ConnectError::Certificate(_))) => {
             (ErrorKind::Auth, error.to_string())
         }
+        Some(error @ ConnectError::Stale(_)) => (ErrorKind::Stale, error.to_string()),
         Some(error @ ConnectError::NoSuchMaster(_)) => (ErrorKind::Config, error.to_string()),
         Some(
             error @ (ConnectError::FailedBefore
             | ConnectError::PrimaryChanged
+            | ConnectError::Superseded
             | ConnectError::Unreachable(_)
             | ConnectError::Refused(_)),
         ) => (ErrorKind::NodeDown, error.to_string()),
