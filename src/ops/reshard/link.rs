@@ -11,7 +11,8 @@ use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::record::NodeConnection;
 use crate::resp::write_command;
-use crate::topology::record::scripts::{RecordReading, RecordTexts, RecordWrite};
+use crate::topology::record::{ConnectionRole, NameSuffix};
+use crate::topology::record::requests::{RecordReading, RecordTexts, RecordWrite};
 use crate::topology::record::{NodeRecord, RecordEpoch};
 
 /// Requests in the wire format, to be sent at once.
@@ -67,10 +68,15 @@ impl Link {
         name: &MoverName,
         limit: Duration,
     ) -> Result<Self, Fault> {
-        let name = ConnectionName::of_mover(&name.id, name.epoch);
-        let connection = NodeConnection::open(endpoint, protocol, &name, limit);
+        let suffix = NameSuffix {
+            role: ConnectionRole::Mover,
+            epoch: name.epoch,
+        };
+        let connection = NodeConnection::open(endpoint, protocol, suffix, limit);
         let connection = connection.map_err(Fault::of_connection)?;
         let mut link = Self { connection, id: 0 };
+        let name = ConnectionName::of_mover(&name.id, name.epoch);
+        link.call(&[b"CLIENT", b"SETNAME", name.as_bytes()])?;
         link.id = link.integer(&[b"CLIENT", b"ID"])?;
         Ok(link)
     }
