@@ -71,5 +71,5 @@ pub(super) async fn run_handshake(
         };
         return Err(error.into());
     }
-    handshake.check(&answers.values)
+    endpoint.check(handshake, &answers.values)
 }

@@ -42,6 +42,8 @@ pub struct Dedicated {
     observer: Arc<NodeObserver>,
     /// The connection. `None` once it has failed, and while a request is under way.
     lease: Option<Lease>,
+    /// The epoch of the record by which the next request is checked.
+    epoch: u64,
     /// The node, the key check, and what the commands sent so far have done to the connection's state.
     state: DedicatedState,
 }
@@ -62,6 +64,7 @@ impl Dedicated {
             node: shared.router.node_ref(node),
             connections: Arc::downgrade(shared.executor.connections(node)),
             observer: Arc::clone(&shared.executor.connections(node).observer),
+            epoch: shared.executor.epoch(node),
             shared: handle,
             lease: Some(lease),
             state: DedicatedState::new(node, keys),
@@ -101,7 +104,10 @@ impl Dedicated {
             Arc::downgrade(connections).ptr_eq(&self.connections)
         });
         match located {
-            Ok(node) => self.state.set_node(node),
+            Ok(node) => {
+                self.state.set_node(node);
+                self.epoch = shared.executor.epoch(node);
+            }
             Err(error) => {
                 self.state.set_moved(&shared.router);
                 self.lease = None;
@@ -126,9 +132,10 @@ impl Dedicated {
     /// Presents the credentials and the name of the client if they have changed, unless the user has changed the
     /// state of the connection, which may include both.
     async fn renew_login(&mut self) -> RedisResult<()> {
-        let deadline = self.shared.load().executor.deadline(BlockingTime::None);
+        let shared = self.shared.load_full();
+        let deadline = shared.executor.deadline(BlockingTime::None);
         // Without time the request is not sent either, and the connection stays.
-        if !self.state.may_renew_login() || deadline.is_zero() {
+        if !self.state.may_renew_login(&shared.router) || deadline.is_zero() {
             return Ok(());
         }
         // Taken out for the duration: a connection that could not be renewed is closed.
@@ -144,8 +151,9 @@ impl Dedicated {
 
     /// Sends one packed command, once the state of the connection permits it, and records its effect.
     async fn send_command(&mut self, packed: &[u8]) -> RedisResult<Value> {
-        let shared = self.locate()?;
+        // First: what it presents is not newer than the topology that is loaded then.
         self.renew_login().await?;
+        let shared = self.locate()?;
         let args = &parse_one(packed)?;
         let operation = self
             .state
@@ -189,8 +197,8 @@ impl Dedicated {
         count: usize,
     ) -> RedisResult<Vec<Value>> {
         let selection = Selection::of(packed, offset, count)?;
-        let shared = self.locate()?;
         self.renew_login().await?;
+        let shared = self.locate()?;
         let operation = self
             .state
             .pipeline(&shared.router, &*shared, packed, selection.kind)?;
@@ -246,17 +254,19 @@ impl Dedicated {
         let stopwatch = Stopwatch::start(BlockingTime::Forever);
         let answers = lease
             .connection
-            .exchange(
-                &request.packed,
+            .exchange_into(
+                (&request.packed, self.epoch),
                 request.slots.len(),
                 request.ending,
                 deadline,
+                Vec::new(),
             )
             .await;
         observer.finished(stopwatch, || {
             RequestOutcome::of_answers(&answers, &request.slots)
         });
-        if answers.failure.is_none() {
+        let failure = answers.failure.as_ref();
+        if failure.is_none_or(|failure| failure.cause.keeps_connection()) {
             self.lease = Some(lease);
         }
         answers

@@ -138,7 +138,10 @@ impl ExclusivePool {
             if since.elapsed() < PROBE_AFTER || !connection.is_stale().await {
                 // One that cannot be renewed is closed; a new one shows why.
                 match self.renew(&connection, deadline).await {
-                    Ok(()) => return Some(connection),
+                    Ok(()) => {
+                        self.connector.acknowledge(&connection);
+                        return Some(connection);
+                    }
                     Err(_) => continue,
                 }
             }
@@ -173,6 +176,13 @@ impl ExclusivePool {
             .iter()
             .rposition(|(connection, _)| !connection.is_on_foreign_runtime())?;
         Some(idle.remove(at))
+    }
+
+    /// Has the idle connections present the record that the client goes by now.
+    pub(super) fn acknowledge_idle(&self) {
+        for (connection, _) in &*self.idle.lock() {
+            self.connector.acknowledge(connection);
+        }
     }
 
     /// Closes the idle connections, and each other one when it comes back: the node has left the topology, or is
@@ -220,7 +230,7 @@ impl ExclusivePool {
             .end(made)
             .map_err(|reason| match deadline.is_over() {
                 true => Cause::no_connection_in_time(&connector.address),
-                false => Cause::Connect(reason),
+                false => reason.into(),
             })
     }
 }
@@ -254,6 +264,9 @@ impl Lease {
             return;
         }
         let mut idle = self.pool.idle.lock();
+        // Before it is idle: the record may have changed during the lease, and whoever has changed it waits. Under the
+        // lock, as `acknowledge_idle` would miss a connection that becomes idle behind it.
+        self.pool.connector.acknowledge(&self.connection);
         // Nobody will need it again.
         if self.pool.is_retired.load(Ordering::Relaxed) {
             return;
@@ -270,16 +283,20 @@ impl Lease {
         drop(oldest);
     }
 
-    /// Presents the current credentials and the name of the client, if they have changed. After an error the
+    /// Presents the current credentials, the name of the client and the record, if they have changed. After an error the
     /// connection must not be used.
     pub(crate) async fn renew(&self, deadline: Deadline) -> Result<(), Cause> {
         let renewed = self.pool.renew(&self.connection, deadline).await;
-        renewed.map_err(Cause::Connect)
+        self.pool.connector.acknowledge(&self.connection);
+        renewed.map_err(Cause::from)
     }
 
-    /// Closes a connection that failed. If it broke, the idle ones are closed as well; after a mere timeout
+    /// Closes a connection that failed, unless it has refused a request. If it broke, the idle ones are closed as well; after a mere timeout
     /// the others are fine.
     pub(crate) fn discard(self, cause: &Cause) {
+        if cause.keeps_connection() {
+            return self.release();
+        }
         if let Cause::Dropped(_) = cause {
             self.pool.discard_all_idle();
         }

@@ -4,8 +4,8 @@
 //! Which requests there are, and whether a failed one may be sent again, is up to the [`Exchange`]; here
 //! connections are taken, used and given back.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -25,10 +25,11 @@ use crate::observe::{ClientHealth, NodeHealth, NodeObserver, PoolHealth, Stopwat
 use crate::partition::NodeIndex;
 use crate::plan::{
     Answers, Attempt, AttemptKind, Cause, ClusterReport, Exchange, ExchangeStep, Failure,
-    LastRefusal, NextAttempt, NodeExchange, NodeRequest, RequestOutcome, Retries, Router,
+    LastRefusal, Newest, NextAttempt, NodeExchange, NodeRequest, Pause, RequestOutcome, Retries,
+    Router,
 };
 use crate::policy::{HandshakeScope, RequestOptions, Target};
-use crate::snapshot::{ClusterConnections, OfEndpoint, carry_over};
+use crate::snapshot::{ClusterConnections, Latest, OfEndpoint, carry_over};
 use crate::topology::HostPort;
 
 /// The connections to all nodes. Clones share them.
@@ -39,8 +40,12 @@ pub(crate) struct Executor {
     /// How long requests may take, and when they are sent again.
     pub(super) options: RequestOptions,
     purpose: ConnectionPurpose,
+    /// The epochs of the records that the placement follows, in node order, if the client follows records.
+    records: Option<Arc<[u64]>>,
     /// The connections to all servers of the cluster, if the nodes are those of one.
     cluster: Option<Arc<ClusterConnections<NodeConnections>>>,
+    /// The newest connections of the client.
+    latest: Weak<Latest<Executor>>,
 }
 
 /// The user of the connections.
@@ -79,7 +84,11 @@ impl NodeConnections {
 
 impl Executor {
     /// Prepares the connections to all nodes; nothing is contacted.
-    pub(crate) fn new(config: &ClientConfig, purpose: ConnectionPurpose) -> Self {
+    pub(super) fn new(
+        config: &ClientConfig,
+        purpose: ConnectionPurpose,
+        latest: &Arc<Latest<Self>>,
+    ) -> Self {
         let settings = config.settings;
         let open =
             move |endpoint: &Arc<Endpoint>| NodeConnections::new(endpoint, &settings, purpose);
@@ -93,8 +102,10 @@ impl Executor {
                 None => carry_over(&[], &config.endpoints, open),
             },
             options: config.settings.request_options(),
+            records: config.records.clone(),
             purpose,
             cluster: cluster.map(Arc::new),
+            latest: Arc::downgrade(latest),
         }
     }
 
@@ -107,6 +118,7 @@ impl Executor {
                     NodeConnections::new(endpoint, &config.settings, self.purpose)
                 }),
             },
+            records: config.records.clone(),
             ..self.clone()
         }
     }
@@ -155,6 +167,30 @@ impl Executor {
         self.nodes[node.get()].connector()
     }
 
+    /// True if the client follows the records of its nodes.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn follows_records(&self) -> bool {
+        self.records.is_some()
+    }
+
+    /// The epoch of the record that the placement follows at `node`. Zero without records.
+    #[inline]
+    pub(crate) fn epoch(&self, node: NodeIndex) -> u64 {
+        let records = self.records.as_ref();
+        let epoch = records.and_then(|records| records.get(node.get()));
+        epoch.copied().unwrap_or_default()
+    }
+
+    /// Has the shared and the idle connections present the records that the client goes by now. Waits for nothing.
+    pub(super) fn acknowledge_idle(&self) {
+        for node in &*self.nodes {
+            for shared in &node.shared {
+                shared.acknowledge_idle();
+            }
+            node.exclusive.acknowledge_idle();
+        }
+    }
+
     /// Maximum duration of a request that the server does not hold back.
     #[cfg(feature = "proxy")]
     pub(crate) fn response_timeout(&self) -> Option<Duration> {
@@ -177,6 +213,7 @@ impl Executor {
         blocking: BlockingTime,
         deadline: Deadline,
     ) -> Result<Value, Failure> {
+        let epoch = self.epoch(node);
         let node = &self.nodes[node.get()];
         let retries = node.endpoint.retries(self.options.retry);
         let mut retries = retries.in_cluster(self.cluster.is_some());
@@ -184,7 +221,7 @@ impl Executor {
         node.observer.started(AttemptKind::First);
         let stopwatch = Stopwatch::since(blocking, deadline.start);
         let result = loop {
-            let result = node.call(&write, blocking, deadline).await;
+            let result = node.call((&write, epoch), blocking, deadline).await;
             let packed = || {
                 let mut packed = Vec::new();
                 write(&mut packed);
@@ -208,6 +245,9 @@ impl Executor {
 
     /// Starts the clock of an exchange.
     pub(super) fn begin<R: ReplyChannel>(&self, exchange: &mut Exchange<R>) -> Deadline {
+        if self.records.is_some() {
+            exchange.keep_records();
+        }
         let deadline = Deadline::of_exchange(exchange, &self.options);
         exchange.set_failover(|node| self.nodes[node.get()].endpoint.may_fail_over());
         deadline
@@ -216,9 +256,56 @@ impl Executor {
     /// Sends everything that is pending, until nothing is.
     pub(crate) async fn exchange<R: ReplyChannel>(&self, exchange: &mut Exchange<R>) {
         let deadline = self.begin_all(exchange);
-        while let Some(pause) = self.exchange_until_pause(exchange, deadline).await {
+        if let Some(pause) = self.exchange_until_pause(exchange, deadline).await {
             // Boxed, as above.
-            Box::pin(tokio::time::sleep(pause)).await;
+            Box::pin(self.exchange_after(pause, exchange, deadline)).await;
+        }
+    }
+
+    /// Goes on with an exchange from this pause on.
+    async fn exchange_after<R: ReplyChannel>(
+        &self,
+        pause: Pause,
+        exchange: &mut Exchange<R>,
+        deadline: Deadline,
+    ) {
+        let mut newer: Option<Self> = None;
+        let mut next = Some(pause);
+        while let Some(pause) = next {
+            if !pause.time.is_zero() {
+                tokio::time::sleep(pause.time).await;
+            }
+            if pause.reloads {
+                newer = self.reload(newer, exchange);
+            }
+            let executor = newer.as_ref().unwrap_or(self);
+            next = executor.exchange_until_pause(exchange, deadline).await;
+        }
+    }
+
+    /// Has an exchange, which these connections have begun, planned again by the newest topology. `newer` are the
+    /// connections by which it was sent since. Returns those by which it goes on, if they are others than these.
+    pub(crate) fn reload<R: ReplyChannel>(
+        &self,
+        newer: Option<Self>,
+        exchange: &mut Exchange<R>,
+    ) -> Option<Self> {
+        let Some(latest) = self.latest.upgrade().and_then(|latest| latest.load()) else {
+            exchange.give_up_held();
+            return newer;
+        };
+        let used = newer.as_ref().unwrap_or(self);
+        let is_newer = !Arc::ptr_eq(&used.nodes, &latest.executor.nodes);
+        let newest = Newest {
+            router: &latest.router,
+            is_newer,
+            follows_record: latest.executor.records.is_some(),
+            identity: &|node| Some(self.nodes.get(node.get())?.endpoint.observer.node().id()),
+        };
+        exchange.replan(&newest, Instant::now());
+        match is_newer {
+            true => Some(latest.executor.with_options(self.options)),
+            false => newer,
         }
     }
 
@@ -226,19 +313,19 @@ impl Executor {
     pub(crate) fn begin_all<R: ReplyChannel>(&self, exchange: &mut Exchange<R>) -> Deadline {
         let deadline = self.begin(exchange);
         if let Some(first) = exchange.attempts().next() {
-            let observer = &self.nodes[first.request.node.get()].observer;
+            let observer = &self.nodes[first.request.receiver().get()].observer;
             observer.fan_out(|| exchange.attempts().count());
         }
         deadline
     }
 
     /// Sends everything that is pending, until nothing is, or until there is a pause of this length before the next
-    /// attempt.
+    /// attempt, or before the exchange is to be [planned again](Self::reload).
     pub(crate) async fn exchange_until_pause<R: ReplyChannel>(
         &self,
         exchange: &mut Exchange<R>,
         deadline: Deadline,
-    ) -> Option<Duration> {
+    ) -> Option<Pause> {
         let blocking = exchange.blocking_time();
         loop {
             match exchange.poll(Instant::now()) {
@@ -252,8 +339,9 @@ impl Executor {
                 },
                 ExchangeStep::Wait(pause) => {
                     self.report(exchange.take_reports());
-                    return Some(pause);
+                    return Some(Pause::before_attempt(pause));
                 }
+                ExchangeStep::Reload(pause) => return Some(Pause::before_reload(pause)),
                 ExchangeStep::Done => {
                     self.report(exchange.take_reports());
                     return None;
@@ -279,7 +367,7 @@ impl Executor {
     /// The connections to the server of a request. `None` if there is no such server any more.
     #[cfg(feature = "proxy")]
     pub(super) fn server_for(&self, request: &NodeRequest) -> Option<Arc<NodeConnections>> {
-        let node = &self.nodes[request.node.get()];
+        let node = &self.nodes[request.receiver().get()];
         match request.server() {
             None => Some(Arc::clone(node)),
             address => self.other_server(node, address, Target::Primary),
@@ -299,7 +387,9 @@ impl Executor {
             let Some(attempt) = exchange.attempt() else {
                 return;
             };
-            let node = &self.nodes[attempt.request.node.get()];
+            let epoch = self.epoch(attempt.request.receiver());
+            let attempt = (attempt, epoch);
+            let node = &self.nodes[attempt.0.request.receiver().get()];
             if let Some(hedge) = exchange.hedge(&self.options)
                 && let Some(replicas) = &node.replicas
             {
@@ -313,7 +403,8 @@ impl Executor {
                 exchange.handle(answers);
                 continue;
             }
-            let answers = match (attempt.request.server(), attempt.request.target) {
+            let request = attempt.0.request;
+            let answers = match (request.server(), request.target) {
                 (None, Target::Primary) => node.attempt(attempt, blocking, deadline).await,
                 (address, target) => match self.other_server(node, address, target) {
                     Some(server) => server.attempt(attempt, blocking, deadline).await,
@@ -513,10 +604,10 @@ impl NodeConnections {
         }
     }
 
-    /// Sends one request, appended by `write`, and returns its reply.
+    /// Sends one request, appended by `write` and placed by the record of this epoch, and returns its reply.
     async fn call(
         &self,
-        write: impl FnOnce(&mut Vec<u8>),
+        (write, epoch): (impl FnOnce(&mut Vec<u8>), u64),
         blocking: BlockingTime,
         deadline: Deadline,
     ) -> Result<Value, Failure> {
@@ -527,7 +618,7 @@ impl NodeConnections {
             .acquire(blocking, deadline)
             .await
             .map_err(Failure::not_sent)?;
-        let result = acquired.connection().call(write, deadline).await;
+        let result = acquired.connection().call(write, epoch, deadline).await;
         match &result {
             Ok(_) => acquired.release(),
             Err(failure) => acquired.discard(&failure.cause),
@@ -543,10 +634,11 @@ impl NodeConnections {
         }
     }
 
-    /// Makes an attempt at this server and collects its replies.
+    /// Makes an attempt at this server, with requests that were placed by the record of this epoch, and collects its
+    /// replies.
     pub(super) async fn attempt<R: ReplyChannel>(
         &self,
-        attempt: Attempt<'_>,
+        (attempt, epoch): (Attempt<'_>, u64),
         blocking: BlockingTime,
         deadline: Deadline,
     ) -> Answers<R> {
@@ -556,17 +648,18 @@ impl NodeConnections {
         };
         self.observer.started(attempt.kind());
         let stopwatch = Stopwatch::start(blocking);
-        let answers = self.send(attempt.request, blocking, deadline).await;
+        let request = (attempt.request, epoch);
+        let answers = self.send(request, blocking, deadline).await;
         self.observer.finished(stopwatch, || {
             RequestOutcome::of_answers(&answers, &attempt.request.slots)
         });
         answers
     }
 
-    /// Sends one request and collects its replies.
+    /// Sends one request, placed by the record of this epoch, and collects its replies.
     async fn send<R: ReplyChannel>(
         &self,
-        request: &NodeRequest,
+        (request, epoch): (&NodeRequest, u64),
         blocking: BlockingTime,
         deadline: Deadline,
     ) -> Answers<R> {
@@ -577,7 +670,7 @@ impl NodeConnections {
         let answers = acquired
             .connection()
             .exchange_into(
-                &request.packed,
+                (&request.packed, epoch),
                 request.slots.len(),
                 request.ending,
                 deadline,

@@ -23,21 +23,22 @@ impl NodeConnections {
     /// server that was faster, and whether that was the second.
     pub(super) async fn send_hedged<R: ReplyChannel>(
         self: &Arc<Self>,
-        attempt: Attempt<'_>,
+        (attempt, epoch): (Attempt<'_>, u64),
         hedge: Hedge,
         replicas: &NodeReplicas,
         deadline: Deadline,
     ) -> (Answers<R>, bool) {
         replicas.count_read();
         let first = self.server(attempt.request.target);
-        let mut first = pin!(send(first, attempt, deadline));
+        let mut first = pin!(send(first, (attempt, epoch), deadline));
         if let Ok(answers) = tokio::time::timeout(hedge.after, &mut first).await {
             return (answers, false);
         }
         if !replicas.may_hedge() {
             return (first.await, false);
         }
-        let second = pin!(send(self.server(hedge.target), attempt.last(), deadline));
+        let attempt = (attempt.last(), epoch);
+        let second = pin!(send(self.server(hedge.target), attempt, deadline));
         match select(first, second).await {
             Either::Left((answers, _)) if answers.failure.is_none() => (answers, false),
             Either::Right((answers, _)) if answers.failure.is_none() => (answers, true),
@@ -54,7 +55,7 @@ impl NodeConnections {
 /// Makes an attempt at this server, if it is still one of its node.
 async fn send<R: ReplyChannel>(
     server: Option<Arc<NodeConnections>>,
-    attempt: Attempt<'_>,
+    attempt: (Attempt<'_>, u64),
     deadline: Deadline,
 ) -> Answers<R> {
     match server {

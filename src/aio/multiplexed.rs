@@ -30,10 +30,14 @@ use crate::observe::OpenConnection;
 use crate::plan::RawReplies;
 use crate::plan::{Answers, Cause, ExpectedEnd, Failure, NodeRequest, ReplyBuffer, is_of_replica};
 use crate::policy::ConnectError;
+use crate::resp::write_set_name;
 
 /// Maximum number of bytes, including bookkeeping, that may wait for one connection. Further requests are
 /// refused: a node this far behind would not reply in time, and the memory is better spent elsewhere.
 const OUTGOING_BYTES_MAX: usize = 256 << 20;
+
+/// The epoch of requests that concern no key: no connection refuses them.
+const ANY_EPOCH: u64 = u64::MAX;
 
 /// Time within which a driver on another, current-thread runtime must show that it is being polled; otherwise
 /// its connection is closed.
@@ -49,6 +53,8 @@ pub(crate) struct MultiplexedConnection {
     driver_runtime: Option<Id>,
     /// The version of the login that the connection has presented.
     login: AtomicU64,
+    /// The epoch of the record that the connection has presented, as in [`SendQueueState`], without its lock.
+    epoch: AtomicU64,
     /// The version of the address that the connection was made to, if it may change.
     primary: Option<PrimaryVersion>,
     /// True while one request presents a newer login. Other requests do not wait for it: they are sent under the
@@ -75,6 +81,9 @@ pub(crate) struct SendQueueState {
     pub(crate) outgoing: Vec<u8>,
     /// The requests that the bytes belong to, in their order.
     pub(crate) pending: Vec<InFlight>,
+    /// The epoch of the record that the connection has presented. Requests that were placed by an older one are not
+    /// appended behind it.
+    epoch: u64,
     /// Waker of the driver while it sleeps. Taken to wake it, so that a burst of requests wakes it once.
     pub(crate) waker: Option<Waker>,
     /// Sent by the driver if it finds the connection open, dropped if the connection has ended.
@@ -183,6 +192,7 @@ impl MultiplexedConnection {
             queue,
             driver_runtime: home,
             login: AtomicU64::new(0),
+            epoch: AtomicU64::new(0),
             primary: None,
             is_renewing: AtomicBool::new(false),
         }
@@ -197,6 +207,46 @@ impl MultiplexedConnection {
     /// Records that a login of this version was presented.
     pub(crate) fn set_login(&self, version: u64) {
         self.login.store(version, Ordering::Relaxed);
+    }
+
+    /// The epoch of the record that the connection has presented.
+    #[inline]
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Records that the handshake has presented the record of this epoch.
+    pub(crate) fn set_epoch(&self, epoch: u64) {
+        self.queue.state.lock().epoch = epoch;
+        self.epoch.store(epoch, Ordering::Release);
+    }
+
+    /// Presents the record of this epoch, unless a newer one was presented: appends CLIENT SETNAME with the name that
+    /// `name` makes of the epoch, behind all requests so far. From then on no request that was placed by an older record
+    /// is appended. Nobody waits for the reply. With `is_renamed` the name is presented also if the epoch is the same.
+    pub(crate) fn acknowledge(
+        &self,
+        epoch: u64,
+        is_renamed: bool,
+        name: impl FnOnce(u64) -> String,
+    ) {
+        let mut state = self.queue.state.lock();
+        let epoch = epoch.max(state.epoch);
+        if state.closed.is_some() || epoch == state.epoch && !is_renamed {
+            return;
+        }
+        let before = state.outgoing.len();
+        // Under the lock, so that no older name gets behind a newer one.
+        write_set_name(&name(epoch), &mut state.outgoing);
+        let bytes = state.outgoing.len() - before;
+        state.pending.push(InFlight::unattended(bytes));
+        state.epoch = epoch;
+        self.epoch.store(epoch, Ordering::Release);
+        let sleeper = state.waker.take();
+        drop(state);
+        if let Some(sleeper) = sleeper {
+            sleeper.wake();
+        }
     }
 
     /// Sets the version of the address that the connection was made to: once it has changed, nothing more is sent.
@@ -266,12 +316,13 @@ impl MultiplexedConnection {
         looked.await.is_err()
     }
 
-    /// Sends one request, appended by `write`, and returns its reply.
+    /// Sends one request, appended by `write` and placed by the record of this epoch, and returns its reply.
     ///
     /// Once polled, the request is sent even if the future is dropped.
     pub(crate) async fn call(
         &self,
         write: impl FnOnce(&mut Vec<u8>),
+        epoch: u64,
         deadline: Deadline,
     ) -> Result<Value, Failure> {
         if self.is_outdated() {
@@ -279,7 +330,13 @@ impl MultiplexedConnection {
         }
         let (sender, receiver) = oneshot::channel();
         self.queue
-            .submit(write, 1, ExpectedEnd::Any, deadline, Responder::One(sender))
+            .submit(
+                (write, epoch),
+                1,
+                ExpectedEnd::Any,
+                deadline,
+                Responder::One(sender),
+            )
             .map_err(Failure::not_sent)?;
         let answer = self.answer(receiver).await;
         if let (Some(primary), Some(Ok(reply))) = (&self.primary, &answer)
@@ -290,7 +347,7 @@ impl MultiplexedConnection {
         answer.unwrap_or_else(|| Err(self.lost(1)))
     }
 
-    /// Sends `count` packed requests and returns their replies.
+    /// Sends `count` packed requests that concern no key, and returns their replies.
     pub(crate) async fn exchange<R: ReplyChannel>(
         &self,
         packed: &[u8],
@@ -298,14 +355,14 @@ impl MultiplexedConnection {
         ending: ExpectedEnd,
         deadline: Deadline,
     ) -> Answers<R> {
-        self.exchange_into(packed, count, ending, deadline, R::default())
+        self.exchange_into((packed, ANY_EPOCH), count, ending, deadline, R::default())
             .await
     }
 
-    /// Sends `count` packed requests and appends their replies to `replies`.
+    /// Sends `count` packed requests, placed by the record of this epoch, and appends their replies to `replies`.
     pub(crate) async fn exchange_into<R: ReplyChannel>(
         &self,
-        packed: &[u8],
+        (packed, epoch): (&[u8], u64),
         count: usize,
         ending: ExpectedEnd,
         deadline: Deadline,
@@ -321,6 +378,7 @@ impl MultiplexedConnection {
         let (sender, receiver) = oneshot::channel();
         let write = |out: &mut Vec<u8>| out.extend_from_slice(packed);
         let responder = R::responder(sender, replies);
+        let write = (write, epoch);
         match self.queue.submit(write, count, ending, deadline, responder) {
             Ok(()) => {
                 let answers = self.answer(receiver).await;
@@ -411,10 +469,10 @@ impl SendQueueState {
 }
 
 impl SendQueue {
-    /// Queues a request for the driver. From here on it is sent whether or not anyone waits for the reply.
+    /// Queues a request, which was placed by the record of this epoch, for the driver. From here on it is sent whether or not anyone waits for the reply.
     fn submit(
         &self,
-        write: impl FnOnce(&mut Vec<u8>),
+        (write, epoch): (impl FnOnce(&mut Vec<u8>), u64),
         count: usize,
         ending: ExpectedEnd,
         deadline: Deadline,
@@ -423,6 +481,9 @@ impl SendQueue {
         let mut state = self.state.lock();
         if let Some(cause) = &state.closed {
             return Err(cause.clone());
+        }
+        if epoch < state.epoch {
+            return Err(Cause::Superseded);
         }
         // Bookkeeping counts as well: a million tiny requests take more memory for it than for their bytes.
         let queued = state.pending.len() * size_of::<InFlight>();
@@ -529,6 +590,20 @@ impl fmt::Debug for SendQueue {
 }
 
 impl InFlight {
+    /// A request of this many bytes and one reply, which nobody waits for: it never runs out of time.
+    fn unattended(bytes: usize) -> Self {
+        Self {
+            bytes,
+            remaining: 1,
+            count: 1,
+            ending: ExpectedEnd::Any,
+            submitted_at: Instant::now(),
+            deadline: None,
+            silent_from: None,
+            responder: None,
+        }
+    }
+
     /// Takes one decoded reply.
     pub(crate) fn take(&mut self, value: Value) -> ReplyProgress {
         let taken = self.count_down(|ending| ending.is_met_by(&value));

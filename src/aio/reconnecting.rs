@@ -37,7 +37,7 @@ use crate::aio::driver::{Driver, WriteCoalescing};
 use crate::aio::multiplexed::{MultiplexedConnection, SendQueue};
 use crate::aio::peek::Duplex;
 use crate::endpoint::Deadline;
-use crate::endpoint::{ConnectAttempt, Endpoint, NodeBackoff, PrimaryVersion};
+use crate::endpoint::{ConnectAttempt, Endpoint, NodeBackoff, Presented, PrimaryVersion};
 use crate::observe::{NodeObserver, OpenConnection, PoolKind};
 use crate::plan::Cause;
 use crate::policy::{BACKOFF_MIN, ConnectError, HandshakeScope, IoFailure, OVERDUE_SLACK};
@@ -65,6 +65,8 @@ pub(crate) struct OpenStream {
     pub(crate) decoder: ReplyDecoder,
     /// The version of the address that the stream was connected to, if it may change.
     pub(crate) primary: Option<PrimaryVersion>,
+    /// The epoch of the record that the stream has presented. Zero for a stream of subscriptions.
+    pub(crate) epoch: u64,
 }
 
 /// A node's shared connection.
@@ -121,16 +123,21 @@ impl Connector {
     /// replies.
     #[cfg(feature = "proxy")]
     pub(crate) async fn open(&self) -> Result<OpenStream, ConnectError> {
-        let (handshake, _) = self.endpoint.handshake(HandshakeScope::Full)?;
-        self.open_with(&handshake).await
+        let (handshake, presented) = self.endpoint.handshake(HandshakeScope::Full)?;
+        self.open_with(&handshake, presented).await
     }
 
     /// Opens a stream for subscriptions, as `open` does.
     pub(crate) async fn open_pub_sub(&self) -> Result<OpenStream, ConnectError> {
-        self.open_with(&self.endpoint.pub_sub_handshake()?).await
+        let handshake = self.endpoint.pub_sub_handshake()?;
+        self.open_with(&handshake, Presented::default()).await
     }
 
-    async fn open_with(&self, handshake: &Handshake) -> Result<OpenStream, ConnectError> {
+    async fn open_with(
+        &self,
+        handshake: &Handshake,
+        presented: Presented,
+    ) -> Result<OpenStream, ConnectError> {
         let open = async {
             let located = self.endpoint.locate_async().await?;
             let endpoint = &located.endpoint;
@@ -144,6 +151,7 @@ impl Connector {
                 stream,
                 decoder,
                 primary: located.primary,
+                epoch: presented.epoch,
             })
         };
         match tokio::time::timeout(self.timeout, open).await {
@@ -172,7 +180,7 @@ impl Connector {
                 }
             }
         }
-        handshake.check(&answers)?;
+        endpoint.check(handshake, &answers)?;
         Ok((stream, decoder))
     }
 
@@ -187,6 +195,18 @@ impl Connector {
         connection.login() != self.endpoint.login.version()
     }
 
+    /// Has a connection present the record that the client goes by now, if that is newer than what it has presented.
+    /// Waits for nothing. Not for one on which a transaction is open, or keys are watched.
+    #[inline]
+    pub(crate) fn acknowledge(&self, connection: &MultiplexedConnection) {
+        if let Some(record) = &self.endpoint.record {
+            let epoch = record.epoch();
+            if epoch > connection.epoch() {
+                connection.acknowledge(epoch, false, |epoch| self.endpoint.name_at(epoch));
+            }
+        }
+    }
+
     /// Presents the current credentials and the name of the client on a connection that exists, unless another
     /// request is doing so. After an error the connection must not be used by further requests.
     pub(crate) async fn renew(
@@ -197,10 +217,14 @@ impl Connector {
         let Some(_renewal) = connection.begin_renewal() else {
             return Ok(());
         };
-        let (renewal, login) = self.endpoint.renewal()?;
+        let (renewal, login) = self.endpoint.login_renewal(connection.login())?;
         let presented = run_handshake(&self.endpoint, connection, &renewal, deadline).await;
         presented.map_err(|error| ConnectError::new(&self.address, &error))?;
         connection.set_login(login);
+        if let Some(record) = &self.endpoint.record {
+            let name = |epoch| self.endpoint.name_at(epoch);
+            connection.acknowledge(record.epoch(), true, name);
+        }
         Ok(())
     }
 
@@ -212,7 +236,7 @@ impl Connector {
         scope: HandshakeScope,
         closed: impl FnOnce() + Send + 'static,
     ) -> Result<MultiplexedConnection, ConnectError> {
-        let (handshake, login) = self.endpoint.handshake(scope)?;
+        let (handshake, presented) = self.endpoint.handshake(scope)?;
         let deadline = Deadline::start(Some(self.timeout));
         let connect = async {
             let located = self.endpoint.locate_async().await?;
@@ -230,7 +254,8 @@ impl Connector {
         match tokio::time::timeout(self.timeout, Box::pin(connect)).await {
             Ok(Ok(connection)) => {
                 connection.set_open(OpenConnection::new(&self.endpoint.observer, pool));
-                connection.set_login(login);
+                connection.set_login(presented.login);
+                connection.set_epoch(presented.epoch);
                 Ok(connection)
             }
             Ok(Err(error)) => Err(error),
@@ -321,6 +346,7 @@ impl ReconnectingConnection {
         let Some(connection) = self.current() else {
             return Box::pin(self.wait_connected(deadline)).await;
         };
+        self.connector.acknowledge(&connection);
         match self.connector.is_renewal_due(&connection) {
             false => Ok(connection),
             true => Box::pin(self.renew(connection, deadline)).await,
@@ -410,6 +436,15 @@ impl ReconnectingConnection {
             if waited.is_err() && deadline.end().is_some_and(|end| end <= Instant::now()) {
                 return Err(Cause::no_connection_in_time(&self.connector.address));
             }
+        }
+    }
+
+    /// Has the connection, if there is one, present the record that the client goes by now.
+    pub(crate) fn acknowledge_idle(&self) {
+        // Under the lock, or a connection that is made in the meantime would be missed; it looks for itself then.
+        let _state = self.state.lock();
+        if let Some(connection) = &*self.current.load() {
+            self.connector.acknowledge(connection);
         }
     }
 
@@ -528,7 +563,13 @@ impl Connecting {
         }
         while let Some(next) = self.begin() {
             match next {
-                Next::Try(connector, attempt) => self.attempt(&connector, attempt).await,
+                Next::Try(connector, attempt) => {
+                    let ended = self.attempt(&connector, attempt).await;
+                    if ended == Err(ConnectError::Superseded) {
+                        // The newer record may have to be fetched first.
+                        tokio::time::sleep(BACKOFF_MIN).await;
+                    }
+                }
                 Next::Wait(backoff, pause) => {
                     // Ends early when another connection has learned more of the node. Either way the backoff
                     // is consulted next.
@@ -539,7 +580,11 @@ impl Connecting {
     }
 
     /// Makes one attempt, and publishes its connection.
-    async fn attempt(&self, connector: &Connector, attempt: ConnectAttempt) {
+    async fn attempt(
+        &self,
+        connector: &Connector,
+        attempt: ConnectAttempt,
+    ) -> Result<(), ConnectError> {
         let weak = self.owner.clone();
         let made = connector
             .connect(PoolKind::Shared, HandshakeScope::Full, move || {
@@ -550,25 +595,26 @@ impl Connecting {
             .await;
         // The outcome goes to the backoff first, even if this task has been replaced: it is evidence all the
         // same.
-        let Ok(connection) = attempt.end(made) else {
-            return;
-        };
+        let connection = attempt.end(made)?;
         let Some(owner) = self.owner.upgrade() else {
-            return;
+            return Ok(());
         };
         let mut state = owner.state.lock();
         // Replaced while it connected. The connection is dropped, and its `closed` starts nothing, as there
         // is a newer task.
         if state.tasks != self.number {
-            return;
+            return Ok(());
         }
         state.attempt = None;
         state.connected_at = Some(Instant::now());
         connection.drain_on_drop();
+        // Under the lock: see `acknowledge_idle`.
+        connector.acknowledge(&connection);
         owner.current.store(Some(Arc::new(connection)));
         // Waiters are woken after the connection can be seen.
         drop(state);
         connector.backoff.notify();
+        Ok(())
     }
 
     /// Chooses the next step. `None` if this task has been replaced, or the client is gone.

@@ -58,6 +58,6 @@ impl RespStream {
         let answers = (0..handshake.count())
             .map(|_| self.read(deadline).map_err(hung_up))
             .collect::<Result<Vec<_>, _>>()?;
-        handshake.check(&answers)
+        endpoint.check(handshake, &answers)
     }
 }

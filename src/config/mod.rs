@@ -4,8 +4,8 @@
 //!   topology, from which `sync`, `aio` and `proxy` build their handles.
 //! * More of its setters: `cache` for [`Builder::cache`]; `cluster` for
 //!   [`Builder::cluster`]; `login` for usernames, credentials and the client name; `observe` for
-//!   [`Builder::on_event`]; `push` for [`Builder::push_sender`]; `reads` for [`Builder::missing_nodes`]; `sentinel` for nodes
-//!   behind Sentinel, and `sentinel_groups` for who asks for them; `replicas` for nodes with replicas, which
+//!   [`Builder::on_event`]; `push` for [`Builder::push_sender`]; `reads` for [`Builder::missing_nodes`]; `record` for the
+//!   source of the nodes' records; `sentinel` for nodes behind Sentinel, and `sentinel_groups` for who asks for them; `replicas` for nodes with replicas, which
 //!   `replica_options` keeps; `requests` for timeouts and retries, with the methods by which a handle overrides them;
 //!   `watch` for [`Builder::watch_topology`].
 //! * `cluster_handle`: who knows the map of a cluster, for those who are made before it.
@@ -26,6 +26,7 @@ mod login;
 mod observe;
 mod push;
 mod reads;
+mod record;
 mod replica_options;
 mod replicas;
 mod requests;

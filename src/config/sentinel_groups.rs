@@ -89,6 +89,7 @@ fn settings(
             sentinel: None,
             primary: None,
             replicas: None,
+            record: None,
             info: info.clone(),
         })
     };

@@ -50,6 +50,15 @@ pub(crate) struct Login {
     is_provided: bool,
 }
 
+/// What a connection has presented to its server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Presented {
+    /// The version of the login.
+    pub(crate) login: u64,
+    /// The epoch of the record, as a number.
+    pub(crate) epoch: u64,
+}
+
 impl LoginOptions {
     /// Checks the options, and makes the part that all connections of a client share.
     pub(crate) fn identity(&self, password: Option<&str>) -> Result<Arc<Identity>, Error> {
@@ -153,15 +162,17 @@ impl Login {
         username.unwrap_or("default").to_owned()
     }
 
-    /// The handshake of a new connection with these settings, and the version of what it presents.
+    /// The handshake of a new connection with these settings, and the version of what it presents. `suffix` follows the
+    /// name of the client.
     pub(super) fn handshake(
         &self,
         settings: &RedisConnectionInfo,
+        suffix: &str,
     ) -> Result<(Handshake, u64), ConnectError> {
         // Read first: if anything changes after that, the version is out of date and the login is renewed
         // before the first request.
         let version = self.version();
-        let name = self.identity.client_name();
+        let name = self.client_name(suffix);
         let provided = self.credentials()?.map(|credentials| {
             let mut settings = settings.clone().set_password(credentials.password());
             if let Some(username) = credentials.username() {
@@ -173,13 +184,30 @@ impl Login {
         Ok((Handshake::new(settings, &name), version))
     }
 
-    /// The requests that bring a connection up to date, and the version of what they present.
-    pub(super) fn renewal(&self) -> Result<(Handshake, u64), ConnectError> {
+    /// The name of the client, with what follows it.
+    pub(crate) fn client_name(&self, suffix: &str) -> String {
+        format!("{}{suffix}", self.identity.client_name())
+    }
+
+    /// The name of the client if it was ever changed: otherwise the handshake has set it.
+    pub(super) fn changed_name(&self) -> Option<String> {
+        let is_changed = self.identity.renames.load(Ordering::Acquire) > 0;
+        is_changed.then(|| self.client_name(""))
+    }
+
+    /// The requests that bring a connection with the login of version `former` up to date, and the version of what they
+    /// present. `name` is called once the version is known.
+    pub(super) fn renewal(
+        &self,
+        former: u64,
+        name: impl FnOnce(&Self) -> Option<String>,
+    ) -> Result<(Handshake, u64), ConnectError> {
         let version = self.version();
-        let credentials = self.credentials()?;
-        // Only if it was ever changed: otherwise the handshake has set it.
-        let renamed = self.identity.renames.load(Ordering::Acquire) > 0;
-        let name = renamed.then(|| self.identity.client_name());
+        let credentials = match version == former {
+            true => None,
+            false => self.credentials()?,
+        };
+        let name = name(self);
         let user = credentials
             .as_ref()
             .map(|known| (known.username(), known.password()));
@@ -236,10 +264,10 @@ mod tests {
                 ..LoginOptions::default()
             };
             let login = options.identity(None).unwrap().login("a", &settings);
-            let error = login.handshake(&settings).unwrap_err();
+            let error = login.handshake(&settings, "").unwrap_err();
             assert!(matches!(error, ConnectError::Auth(_)), "{error:?}");
             assert_eq!(error.to_string().contains(text), is_shown, "{error}");
-            assert!(login.renewal().is_err());
+            assert!(login.renewal(u64::MAX, Login::changed_name).is_err());
             assert_eq!(login.username(&settings), "default");
         }
     }
@@ -290,7 +318,7 @@ mod tests {
             "a password in the URL does not change"
         );
         let text = |handshake: Handshake| String::from_utf8(handshake.packed()).unwrap();
-        let renewal = text(login.renewal().unwrap().0);
+        let renewal = text(login.renewal(u64::MAX, Login::changed_name).unwrap().0);
         assert!(
             renewal.contains("AUTH\r\n$3\r\napp\r\n$6\r\nsecond"),
             "{renewal}"
@@ -302,7 +330,7 @@ mod tests {
         identity.set_client_name("worker");
         assert_ne!(login.version(), second);
         assert_ne!(own.version(), of_own);
-        let renewal = text(own.renewal().unwrap().0);
+        let renewal = text(own.renewal(u64::MAX, Login::changed_name).unwrap().0);
         assert!(renewal.contains("SETNAME\r\n$6\r\nworker"), "{renewal}");
         assert!(!renewal.contains("AUTH"), "{renewal}");
     }

@@ -11,6 +11,7 @@
 //! * `replicas`: [`NodeReplicas`], the replicas of a node, and the connections to them.
 //! * `primary`: [`PrimaryCell`], the address of a primary that may change; `located`: the endpoint at that address.
 //! * `cluster`: [`ClusterServers`], the servers of a Redis Cluster by their addresses.
+//! * `record`: [`RecordCell`], what the connections know of the record that a node keeps of its fleet.
 //! * `push`: [`PushSender`](push::PushSender), where the RESP3 push messages of a node's connections go.
 //!
 //! No connection is made here: `sync` and `aio` do that, each in its own way.
@@ -23,6 +24,7 @@ mod login;
 mod node_backoff;
 mod primary;
 pub(crate) mod push;
+mod record;
 mod replicas;
 pub(crate) mod tls;
 
@@ -31,7 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::io::tcp::TcpSettings;
-use redis::{ConnectionInfo, ProtocolVersion};
+use redis::{ConnectionInfo, ProtocolVersion, RedisResult, Value};
 use socket2::{SockRef, TcpKeepalive};
 
 pub use crate::endpoint::credentials::{
@@ -40,12 +42,13 @@ pub use crate::endpoint::credentials::{
 
 pub(crate) use crate::endpoint::cluster::{ClusterServers, ClusterSource};
 pub(crate) use crate::endpoint::deadline::Deadline;
-pub(crate) use crate::endpoint::login::{Identity, Login, LoginOptions};
+pub(crate) use crate::endpoint::login::{Identity, Login, LoginOptions, Presented};
 pub(crate) use crate::endpoint::node_backoff::{ConnectAttempt, NodeBackoff};
 pub(crate) use crate::endpoint::primary::{
     FORMER_PRIMARY_GRACE, PrimaryCell, PrimarySource, PrimaryVersion,
 };
 use crate::endpoint::push::PushTarget;
+pub(crate) use crate::endpoint::record::{Door, RecordCell, RecordSource};
 pub(crate) use crate::endpoint::replicas::{
     NodeReplicas, ReplicaConnections, ReplicaServer, ReplicationWatch, ServerConnections,
 };
@@ -54,6 +57,7 @@ use crate::observe::NodeObserver;
 use crate::plan::Retries;
 use crate::policy::{ConnectError, HandshakeScope, IoFailure, RetryPolicy};
 use crate::resp::Handshake;
+use crate::topology::record::{ConnectionRole, NameSuffix, READ_SCRIPT};
 use crate::topology::{HostPort, NodeAccess, SentinelSource};
 
 /// Number of keepalive probes without a reply after which the kernel gives a connection up. They are spread
@@ -88,6 +92,8 @@ pub(crate) struct Endpoint {
     pub(crate) sentinel: Option<SentinelSource>,
     /// The current address, if it may change. `None` for a fixed address.
     pub(crate) primary: Option<Arc<PrimaryCell>>,
+    /// The record of the node, if the client follows it.
+    pub(crate) record: Option<Arc<RecordCell>>,
 }
 
 /// Options that are set on a new TCP socket.
@@ -139,18 +145,52 @@ impl Endpoint {
         }
     }
 
-    /// The handshake of a new connection for commands, and the version of the login that it presents.
+    /// The epoch of the record that the client goes by, as a number. Zero if it follows none.
+    #[inline]
+    pub(crate) fn record_epoch(&self) -> u64 {
+        self.record.as_ref().map_or(0, |record| record.epoch())
+    }
+
+    /// The handshake of a new connection for commands, and what it presents.
     pub(crate) fn handshake(
         &self,
         scope: HandshakeScope,
-    ) -> Result<(Handshake, u64), ConnectError> {
-        let (mut handshake, login) = self.login.handshake(self.info.redis_settings())?;
+    ) -> Result<(Handshake, Presented), ConnectError> {
+        let epoch = self.record_epoch();
+        let suffix = self.suffix(ConnectionRole::Commands, epoch);
+        let settings = self.info.redis_settings();
+        let (mut handshake, login) = self.login.handshake(settings, &suffix)?;
+        let presented = Presented { login, epoch };
         if scope == HandshakeScope::LoginOnly {
             handshake.keep_login();
-            // Without the check of the role, which is refused while a script runs as well.
-            return Ok((handshake, login));
+            // Without the check of the role and of the record, which are refused while a script runs as well.
+            return Ok((handshake, presented));
         }
-        Ok((self.with_role_check(handshake), login))
+        let handshake = self.with_role_check(handshake);
+        Ok(match self.record {
+            // Last: that it is read after the name is set proves that nobody has missed the connection.
+            Some(_) => (handshake.with_record(READ_SCRIPT, epoch), presented),
+            None => (handshake, presented),
+        })
+    }
+
+    /// Checks the replies to a handshake, or to a renewal.
+    pub(crate) fn check(&self, handshake: &Handshake, answers: &[Value]) -> RedisResult<()> {
+        handshake.check(answers)?;
+        let presented = handshake.record_epoch();
+        if let (Some(epoch), Some(record), Some(reply)) = (presented, &self.record, answers.last())
+        {
+            record.admit(epoch, reply).map_err(io::Error::other)?;
+        }
+        Ok(())
+    }
+
+    /// What follows the user's name in the name of a connection. Empty without a record.
+    fn suffix(&self, role: ConnectionRole, epoch: u64) -> String {
+        match self.record {
+            Some(_) => RecordCell::suffix(role, epoch).to_string(),
+            None => String::new(),
+        }
     }
 
     /// The handshake of a new pub/sub connection. Always in RESP2, where messages and confirmations have one
@@ -158,17 +198,20 @@ impl Endpoint {
     pub(crate) fn pub_sub_handshake(&self) -> Result<Handshake, ConnectError> {
         let settings = self.info.redis_settings().clone();
         let settings = settings.set_protocol(ProtocolVersion::RESP2);
-        let (handshake, _) = self.login.handshake(&settings)?;
+        let suffix = self.suffix(ConnectionRole::Subscriptions, self.record_epoch());
+        let (handshake, _) = self.login.handshake(&settings, &suffix)?;
         Ok(self.with_role_check(handshake))
     }
 
-    /// The handshake of a connection over which the record of the node is read and written.
+    /// The handshake of a connection over which the record of the node is read and written, whose name has this end.
     pub(crate) fn record_handshake(
         &self,
         protocol: ProtocolVersion,
+        suffix: NameSuffix,
     ) -> Result<Handshake, ConnectError> {
         let settings = self.info.redis_settings().clone();
-        let (handshake, _) = self.login.handshake(&settings.set_protocol(protocol))?;
+        let settings = settings.set_protocol(protocol);
+        let (handshake, _) = self.login.handshake(&settings, &suffix.to_string())?;
         Ok(self.with_role_check(handshake))
     }
 
@@ -186,14 +229,48 @@ impl Endpoint {
 
     /// The handshake of a connection over which a server is asked for its role.
     pub(crate) fn monitor_handshake(&self) -> Result<Handshake, ConnectError> {
-        let (handshake, _) = self.login.handshake(self.info.redis_settings())?;
+        let suffix = self.suffix(ConnectionRole::Monitor, self.record_epoch());
+        let settings = self.info.redis_settings();
+        let (handshake, _) = self.login.handshake(settings, &suffix)?;
         Ok(handshake)
     }
 
-    /// The requests that bring a connection with an older login up to date, and the version of the login that
-    /// they present.
-    pub(crate) fn renewal(&self) -> Result<(Handshake, u64), ConnectError> {
-        self.login.renewal()
+    /// True if a connection that has presented this is out of date: the login or the record has changed since.
+    #[inline]
+    pub(crate) fn is_renewal_due(&self, presented: Presented) -> bool {
+        presented.login != self.login.version() || presented.epoch < self.record_epoch()
+    }
+
+    /// The requests that bring a connection that has presented `former` up to date, and what they present.
+    pub(crate) fn renewal(
+        &self,
+        former: Presented,
+    ) -> Result<(Handshake, Presented), ConnectError> {
+        let epoch = former.epoch.max(self.record_epoch());
+        let (handshake, login) = self
+            .login
+            .renewal(former.login, |login| match self.record {
+                Some(_) => Some(login.client_name(&self.suffix(ConnectionRole::Commands, epoch))),
+                None => login.changed_name(),
+            })?;
+        Ok((handshake, Presented { login, epoch }))
+    }
+
+    /// The requests that bring the login of a connection up to date, and the version that they present. With a record
+    /// they leave the name out, which [`name_at`](Self::name_at) is then.
+    #[cfg(feature = "tokio-comp")]
+    pub(crate) fn login_renewal(&self, former: u64) -> Result<(Handshake, u64), ConnectError> {
+        self.login.renewal(former, |login| match self.record {
+            Some(_) => None,
+            None => login.changed_name(),
+        })
+    }
+
+    /// The name of a connection for commands that goes by the record of this epoch.
+    #[cfg(feature = "tokio-comp")]
+    pub(crate) fn name_at(&self, epoch: u64) -> String {
+        let suffix = self.suffix(ConnectionRole::Commands, epoch);
+        self.login.client_name(&suffix)
     }
 
     /// A replica of this node at this address, with the same user, password, TLS and options.
@@ -209,6 +286,8 @@ impl Endpoint {
             primary: None,
             sentinel: None,
             replicas: None,
+            // The keys of the node are read there as of some time ago in any case.
+            record: None,
             ..found
         })
     }

@@ -251,6 +251,8 @@ impl ConnectAttempt {
         // A clone of the error is kept for the requests that are refused until the next attempt.
         match &made {
             Ok(_) => self.connected(),
+            // Says nothing about the node, which was reached: the next attempt goes by the newer record.
+            Err(ConnectError::Superseded) => drop(self),
             Err(error) => self.failed(error.clone()),
         }
         made

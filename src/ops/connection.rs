@@ -4,14 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::ProtocolVersion;
+use redis::{IntoConnectionInfo, ProtocolVersion};
 
 use crate::config::{Builder, ClientConfig};
 use crate::endpoint::Endpoint;
-use crate::endpoint::tls::Runtime;
+use crate::endpoint::tls::{Runtime, refused_url};
 use crate::error::Error;
 use crate::topology::Topology;
-use crate::topology::record::RecordEpoch;
+use crate::topology::record::{ConnectionRole, NameSuffix, RecordEpoch};
 
 pub(crate) use crate::record::NodeConnection;
 
@@ -20,15 +20,6 @@ pub(crate) use crate::record::NodeConnection;
 #[derive(Clone)]
 pub(crate) struct Fleet {
     config: Arc<ClientConfig>,
-}
-
-/// What a connection of an operation is for, as its name tells the other operations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
-    /// Reads and writes records. Nobody waits for it when an epoch ends.
-    Monitor,
-    /// Moves keys.
-    Mover,
 }
 
 /// A node of a topology, and how it is reached.
@@ -74,6 +65,25 @@ impl Fleet {
         Ok(nodes(&self.config.for_record(topology)?))
     }
 
+    /// The node at this URL, which need not be one of a topology.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](crate::ErrorKind::Config) if the URL cannot be parsed.
+    pub(crate) fn node_at(&self, url: impl IntoConnectionInfo) -> Result<FleetNode, Error> {
+        let info = url
+            .into_connection_info()
+            .map_err(|error| Error::config(refused_url(&error)))?;
+        let endpoint = Arc::new(self.config.server_at(info)?);
+        let name = endpoint.address.clone();
+        Ok(FleetNode { name, endpoint })
+    }
+
+    /// The database of the data.
+    pub(crate) fn db(&self) -> i64 {
+        self.config.db
+    }
+
     /// Maximum duration of connecting to a node, and of a reply.
     pub(crate) fn limit(&self) -> Duration {
         self.config.settings.connect_timeout
@@ -87,21 +97,11 @@ impl Fleet {
     pub(crate) fn connect(
         &self,
         node: &FleetNode,
-        role: Role,
+        role: ConnectionRole,
         epoch: RecordEpoch,
     ) -> Result<NodeConnection, Error> {
-        let name = self.connection_name(role, epoch);
-        NodeConnection::open(&node.endpoint, ProtocolVersion::RESP2, &name, self.limit())
-    }
-
-    /// The name of a connection: that of the client, and what the connection is for.
-    pub(crate) fn connection_name(&self, role: Role, epoch: RecordEpoch) -> String {
-        let client = self.config.identity.client_name();
-        let role = match role {
-            Role::Monitor => 'n',
-            Role::Mover => 'm',
-        };
-        format!("{client}#rs.{role}.{epoch}")
+        let suffix = NameSuffix { role, epoch };
+        NodeConnection::open(&node.endpoint, ProtocolVersion::RESP2, suffix, self.limit())
     }
 }
 

@@ -9,3 +9,7 @@
 pub(crate) mod connection;
 mod record;
 pub mod reshard;
+
+pub use self::record::{
+    FleetRecord, FleetReport, NodeReport, PublishOptions, Published, RecordState,
+};

@@ -23,6 +23,7 @@
 //!   `explain` prints it.
 //! * `location`: where a key lives, and whether two keys may be used in one indivisible request. `hash_tags`:
 //!   [`HashTags`], whether keys that share a node only by chance may.
+//! * `keep_record`: commands that would do away with the record of a node.
 //! * `refusal`, `lockout`: errors of requests that are refused before anything is sent. `command_errors`: those of
 //!   single commands of a pipeline, as redis-rs lists them.
 //! * `request`: packed pipelines, parsed and planned. `transaction`: MULTI ... EXEC, which must live on one
@@ -35,6 +36,7 @@
 //!   requests may be resent. `retries`: when there is another attempt. `other_node`: requests that the next
 //!   node may serve instead. `partial`: replies of the reachable nodes only. `missing`: reads answered as if
 //!   their keys did not exist. `servers`: the servers of one node, asked one after another. `outcome`: how the requests to one node ended, for metrics and traces.
+//! * `moving`: where a request goes that was planned by an older topology, while a reshard moves keys.
 //! * `replies`: the results of the commands of a pipeline, and the error of one that broke.
 //! * `merge`: one reply made of the replies of several nodes.
 //! * `operation`: one command or pipeline under way, as a state machine.
@@ -65,11 +67,13 @@ mod failure;
 mod handle_command;
 mod handle_nodes;
 mod hash_tags;
+mod keep_record;
 mod key_by_key;
 mod location;
 mod lockout;
 mod merge;
 mod missing;
+mod moving;
 mod operation;
 mod other_node;
 mod outcome;
@@ -112,11 +116,12 @@ pub(crate) use batch::{Batch, NodeRequest};
 pub(crate) use dedicated::{DedicatedState, KeyCheck};
 pub(crate) use exchange::{Attempt, AttemptKind, EarlyAttempt, Exchange, ExchangeStep};
 #[cfg(feature = "tokio-comp")]
-pub(crate) use exchange::{Hedge, NodeExchange};
+pub(crate) use exchange::{Hedge, NodeExchange, Pause};
 pub(crate) use failure::{Answers, Cause, Failure, PoolUse, ReplyBuffer, is_of_replica};
 pub(crate) use handle_command::{NameCommand, WatchCommand};
 pub(crate) use location::KeyLocation;
 pub(crate) use missing::Fallback;
+pub(crate) use moving::Newest;
 pub(crate) use operation::{
     CommandOperation, Operation, PipelineOperation, Request, ScriptStore, Selection, Step,
 };

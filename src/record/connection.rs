@@ -11,8 +11,8 @@ use crate::endpoint::{Deadline, Endpoint};
 use crate::error::{Error, ErrorKind};
 use crate::plan::{Cause, Failure};
 use crate::policy::is_timeout;
-use crate::topology::record::scripts::{self, RecordReading, RecordTexts, RecordWrite};
-use crate::topology::record::{NodeRecord, RecordEpoch};
+use crate::topology::record::requests::{self, RecordReading, RecordTexts, RecordWrite};
+use crate::topology::record::{NameSuffix, NodeRecord, RecordEpoch};
 
 /// A connection to one node that belongs to no pool. After an error other than one that the server has replied, it
 /// [is broken](Self::is_broken): what was sent may or may not have been carried out.
@@ -25,7 +25,7 @@ pub(crate) struct NodeConnection {
 }
 
 impl NodeConnection {
-    /// Connects to a node within `limit`, which is also that of each call, and presents this name to it.
+    /// Connects to a node within `limit`, which is also that of each call, with a name that has this end.
     ///
     /// # Errors
     ///
@@ -33,25 +33,24 @@ impl NodeConnection {
     pub(crate) fn open(
         endpoint: &Arc<Endpoint>,
         protocol: ProtocolVersion,
-        name: &str,
+        suffix: NameSuffix,
         limit: Duration,
     ) -> Result<Self, Error> {
         let not_connected = |error| {
             let node = endpoint.observer.node().name();
             Failure::not_sent(Cause::Connect(error)).without_answer(node)
         };
-        let handshake = endpoint.record_handshake(protocol).map_err(not_connected)?;
+        let handshake = endpoint.record_handshake(protocol, suffix);
+        let handshake = handshake.map_err(not_connected)?;
         let deadline = Deadline::start(Some(limit));
         let opened = RespStream::open(endpoint, &handshake, &deadline);
         let (stream, _) = opened.map_err(not_connected)?;
-        let mut connection = Self {
+        Ok(Self {
             endpoint: Arc::clone(endpoint),
             stream,
             limit,
             is_broken: false,
-        };
-        connection.set_name(name)?;
-        Ok(connection)
+        })
     }
 
     /// The name of the node.
@@ -74,12 +73,13 @@ impl NodeConnection {
         self.limit = limit;
     }
 
-    /// Presents another name to the node.
+    /// Presents a name with another end to the node.
     ///
     /// # Errors
     ///
     /// As for [`call`](Self::call).
-    pub(crate) fn set_name(&mut self, name: &str) -> Result<(), Error> {
+    pub(crate) fn set_suffix(&mut self, suffix: NameSuffix) -> Result<(), Error> {
+        let name = self.endpoint.login.client_name(&suffix.to_string());
         self.call(cmd("CLIENT").arg("SETNAME").arg(name)).map(drop)
     }
 
@@ -131,7 +131,7 @@ impl NodeConnection {
     ///
     /// If the server refuses, the record cannot be read, or the connection breaks.
     pub(crate) fn record(&mut self) -> Result<RecordReading, Error> {
-        let reply = self.reply(&scripts::read())?;
+        let reply = self.reply(&requests::read())?;
         RecordReading::of(self.node(), &reply)
     }
 
@@ -141,7 +141,7 @@ impl NodeConnection {
     ///
     /// As for [`record`](Self::record).
     pub(crate) fn record_and_texts(&mut self) -> Result<RecordReading, Error> {
-        let reply = self.reply(&scripts::read_all())?;
+        let reply = self.reply(&requests::read_all())?;
         RecordReading::of(self.node(), &reply)
     }
 
@@ -156,7 +156,7 @@ impl NodeConnection {
         record: &NodeRecord,
         texts: Option<&RecordTexts>,
     ) -> Result<RecordWrite, Error> {
-        let reply = self.reply(&scripts::write(expected, record, texts))?;
+        let reply = self.reply(&requests::write(expected, record, texts))?;
         RecordWrite::of(self.node(), &reply)
     }
 

@@ -113,6 +113,7 @@ impl ReplicationMonitor {
             replicas: Arc::downgrade(&replicas),
             primary: Endpoint {
                 replicas: None,
+                record: None,
                 primary: None,
                 sentinel: None,
                 pushes: None,

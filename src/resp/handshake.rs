@@ -11,7 +11,9 @@
 //! ```
 //!
 //! The handshake with a primary that may change ends with ROLE, as its address may be out of date; so does that with a
-//! replica, with READONLY before it if the replica is one of a cluster. A connection whose password or name is out of date gets a renewal: AUTH, CLIENT SETNAME, or both.
+//! replica, with READONLY before it if the replica is one of a cluster. With a node that keeps a record of its fleet, the
+//! last command is a script that reads the record: behind CLIENT SETNAME, whose name shows by which record the connection
+//! goes, so that whoever changes the record and lists the names misses no connection. A connection whose password or name is out of date gets a renewal: AUTH, CLIENT SETNAME, or both.
 
 use std::fmt;
 use std::io;
@@ -37,6 +39,8 @@ pub(crate) fn is_client_name(name: &[u8]) -> bool {
 /// The first requests of a new connection, or the renewal of one, in their order.
 pub(crate) struct Handshake {
     commands: Vec<(Cmd, OnRefusal)>,
+    /// The epoch of the record that the name shows, if the last command reads the record.
+    record: Option<u64>,
 }
 
 /// Without the requests, as one of them holds the password.
@@ -60,6 +64,8 @@ enum OnRefusal {
     /// The user may not run ROLE, which is asked in the background, too. The connection cannot be used if the reply is
     /// that of a primary.
     NotReplica,
+    /// The connection cannot be used without the record of the node, whatever it says.
+    NoRecord,
 }
 
 impl Handshake {
@@ -67,6 +73,7 @@ impl Handshake {
     pub(crate) fn new(info: &RedisConnectionInfo, client_name: &str) -> Self {
         let mut handshake = Self {
             commands: commands(info, client_name),
+            record: None,
         };
         handshake.never_empty();
         handshake
@@ -80,6 +87,7 @@ impl Handshake {
         let commands = auth.into_iter().chain(name);
         Self {
             commands: commands.map(|cmd| (cmd, OnRefusal::Fail)).collect(),
+            record: None,
         }
     }
 
@@ -100,6 +108,21 @@ impl Handshake {
     pub(crate) fn with_readonly(mut self) -> Self {
         self.commands.push((cmd("READONLY"), OnRefusal::Fail));
         self
+    }
+
+    /// Adds the script that reads the record of the node. It must be the last: it shows whether the record has changed
+    /// after the name of the connection, with this epoch, was set.
+    pub(crate) fn with_record(mut self, script: &str, epoch: u64) -> Self {
+        let mut read = cmd("EVAL");
+        read.arg(script).arg(0);
+        self.commands.push((read, OnRefusal::NoRecord));
+        self.record = Some(epoch);
+        self
+    }
+
+    /// The epoch that the name shows, if the last reply is the record of the node.
+    pub(crate) fn record_epoch(&self) -> Option<u64> {
+        self.record
     }
 
     /// Leaves out all but the protocol, the username and the password: the requests that a server serves while a
@@ -145,8 +168,10 @@ impl Handshake {
     /// password, and the server's own error when it refuses something else.
     pub(crate) fn check(&self, answers: &[Value]) -> RedisResult<()> {
         for ((cmd, needed), answer) in self.commands.iter().zip(answers) {
-            if let (Value::ServerError(error), OnRefusal::Fail | OnRefusal::NotPrimary) =
-                (answer, needed)
+            if let (
+                Value::ServerError(error),
+                OnRefusal::Fail | OnRefusal::NotPrimary | OnRefusal::NoRecord,
+            ) = (answer, needed)
             {
                 // It is returned to users as the server sent it.
                 if is_temporary_code(error.code().as_bytes()) {
@@ -164,6 +189,10 @@ impl Handshake {
                     OnRefusal::NotPrimary => {
                         "; ROLE shows whether the server is still the primary: the user needs `+role`"
                     }
+                    OnRefusal::NoRecord => {
+                        "; a script reads the record of the fleet: the user needs `+eval +select +get +info \
+                         ~redis-sharding:*`"
+                    }
                     OnRefusal::Fail | OnRefusal::Ignore | OnRefusal::NotReplica => "",
                 };
                 let text = format!("{said} (in reply to {name}){hint}");
@@ -180,7 +209,7 @@ impl Handshake {
             match needed {
                 OnRefusal::NotPrimary => check_role(answer)?,
                 OnRefusal::NotReplica => check_replica(answer)?,
-                OnRefusal::Fail | OnRefusal::Ignore => {}
+                OnRefusal::Fail | OnRefusal::Ignore | OnRefusal::NoRecord => {}
             }
         }
         Ok(())
@@ -291,6 +320,12 @@ fn auth(username: Option<&str>, password: &str) -> Cmd {
     }
     auth.arg(password);
     auth
+}
+
+/// Appends CLIENT SETNAME, packed.
+#[cfg(feature = "tokio-comp")]
+pub(crate) fn write_set_name(name: &str, out: &mut Vec<u8>) {
+    set_name(name).write_packed_command(out);
 }
 
 /// CLIENT SETNAME.

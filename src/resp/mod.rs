@@ -70,6 +70,8 @@ pub(crate) use decode::{
 pub(crate) use encode::write_error;
 pub(crate) use encode::{Protocol, write_bulk, write_int, write_line, write_status};
 pub use handshake::CLIENT_NAME_BYTES_MAX;
+#[cfg(feature = "tokio-comp")]
+pub(crate) use handshake::write_set_name;
 pub(crate) use handshake::{CLIENT_NAME_RULE, Handshake, is_client_name};
 pub(crate) use integer::canonical_integer;
 pub(crate) use own_requests::{DISCARD, EXEC, INFO_REPLICATION, MULTI, PING, ROLE, UNWATCH};

@@ -22,6 +22,10 @@ pub(crate) trait Snapshot: Clone + Send + Sync + 'static {
     /// The same snapshot for handles with these options.
     fn variant(&self, variant: &Variant) -> Self;
 
+    /// Has the connections that nobody uses present the records that the client goes by now, within this time. Returns
+    /// sooner if there is nothing to present.
+    fn acknowledge_idle(&self, deadline: &Deadline);
+
     /// True if the nodes are the seeds of a cluster whose map is not known yet.
     fn is_provisional(&self) -> bool;
 }
@@ -233,6 +237,12 @@ impl<S: Snapshot> TopologyObserver for SnapshotFamily<S> {
         for listener in listeners.iter().filter_map(Weak::upgrade) {
             listener.snapshot_changed();
         }
+    }
+
+    fn records_changed(&self, deadline: &Deadline) {
+        // Not under the lock: this may wait for servers.
+        let current = self.members.lock().current.clone();
+        current.acknowledge_idle(deadline);
     }
 }
 

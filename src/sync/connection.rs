@@ -7,10 +7,13 @@ use redis::{RedisError, Value};
 
 use crate::blocking::{RespStream, Socket};
 use crate::endpoint::Deadline;
-use crate::endpoint::{Endpoint, FORMER_PRIMARY_GRACE, NodeBackoff, PrimaryVersion};
+use crate::endpoint::{Endpoint, FORMER_PRIMARY_GRACE, NodeBackoff, Presented, PrimaryVersion};
 use crate::observe::{NodeObserver, OpenConnection, PoolKind};
 use crate::plan::{Cause, ReplyBuffer, is_of_replica};
 use crate::policy::{ConnectError, HandshakeScope, is_timeout};
+
+/// The epoch of requests that concern no key, and of those to servers without a record: no connection refuses it.
+pub(super) const ANY_EPOCH: u64 = u64::MAX;
 
 /// How to make connections to one node. Clones share the node's backoff.
 #[derive(Clone, Debug)]
@@ -32,8 +35,8 @@ pub(super) struct NodeConnection {
     pub(super) generation: u64,
     /// False if its handshake was made for one request only.
     pub(super) is_reusable: bool,
-    /// The version of the login that the connection has presented.
-    login: u64,
+    /// The version of the login, and the epoch of the record, that the connection has presented.
+    presented: Presented,
     /// The version of the address that the connection was made to, if it may change.
     primary: Option<PrimaryVersion>,
     /// Reports the end of the connection. Last, so that the socket is closed before.
@@ -95,7 +98,7 @@ impl Connector {
         generation: u64,
         scope: HandshakeScope,
     ) -> Result<NodeConnection, ConnectError> {
-        let (handshake, login) = self.endpoint.handshake(scope)?;
+        let (handshake, presented) = self.endpoint.handshake(scope)?;
         let (mut stream, primary) = RespStream::open(&self.endpoint, &handshake, deadline)?;
         // Not before: a connection that cannot be made is not lost.
         stream.set_pushes(self.endpoint.pushes.clone());
@@ -104,38 +107,56 @@ impl Connector {
             last_used: deadline.start,
             generation,
             is_reusable: scope == HandshakeScope::Full,
-            login,
+            presented,
             primary,
             _open: OpenConnection::new(&self.endpoint.observer, pool),
         })
     }
 
-    /// True if the credentials or the name of the client have changed since `connection` presented them.
+    /// True if the credentials, the name of the client or the record of the node have changed since `connection` presented
+    /// them.
     #[inline]
     pub(super) fn is_renewal_due(&self, connection: &NodeConnection) -> bool {
-        connection.login != self.endpoint.login.version()
+        self.endpoint.is_renewal_due(connection.presented)
     }
 
-    /// Presents the current credentials and the name of the client on a connection that exists. After an
+    /// True if the client goes by a newer record than `connection` has presented.
+    #[inline]
+    pub(super) fn is_superseded(&self, connection: &NodeConnection) -> bool {
+        connection.presented.epoch < self.endpoint.record_epoch()
+    }
+
+    /// Presents the current credentials, the name of the client and the record on a connection that exists. After an
     /// error the connection must not be used.
     pub(super) fn renew(
         &self,
         connection: &mut NodeConnection,
         deadline: &Deadline,
     ) -> Result<(), ConnectError> {
-        let (renewal, login) = self.endpoint.renewal()?;
+        let (renewal, presented) = self.endpoint.renewal(connection.presented)?;
         connection
             .stream
             .run_handshake(&self.endpoint, &renewal, deadline)
             .map_err(|error| self.error(&error))?;
-        connection.login = login;
+        connection.presented = presented;
         Ok(())
     }
 }
 
 impl NodeConnection {
-    /// Writes all of `bytes`.
-    pub(super) fn send(&mut self, bytes: &[u8], deadline: &Deadline) -> Result<(), SendError> {
+    /// Writes all of `bytes`, requests that were placed by the record of this epoch.
+    pub(super) fn send(
+        &mut self,
+        bytes: &[u8],
+        epoch: u64,
+        deadline: &Deadline,
+    ) -> Result<(), SendError> {
+        if self.is_newer_than(epoch) {
+            return Err(SendError {
+                cause: Cause::Superseded,
+                sent: Delivery::NotSent,
+            });
+        }
         if self.is_outdated() {
             return Err(SendError {
                 cause: Cause::Connect(ConnectError::PrimaryChanged),
@@ -213,6 +234,12 @@ impl NodeConnection {
             .is_some_and(|primary| !primary.is_current())
     }
 
+    /// True if the connection has presented a newer record than that of this epoch.
+    #[inline]
+    pub(super) fn is_newer_than(&self, epoch: u64) -> bool {
+        epoch < self.presented.epoch
+    }
+
     /// Waits until bytes have arrived.
     pub(super) fn wait(&mut self, deadline: &Deadline) -> Result<(), Cause> {
         self.stream
@@ -227,9 +254,14 @@ impl NodeConnection {
             .map_err(|error| Cause::of_io(&error))
     }
 
-    /// Sends one request and reads its reply.
-    pub(super) fn call(&mut self, bytes: &[u8], deadline: &Deadline) -> Result<Value, SendError> {
-        self.send(bytes, deadline)?;
+    /// Sends one request, placed by the record of this epoch, and reads its reply.
+    pub(super) fn call(
+        &mut self,
+        bytes: &[u8],
+        epoch: u64,
+        deadline: &Deadline,
+    ) -> Result<Value, SendError> {
+        self.send(bytes, epoch, deadline)?;
         self.reply(deadline).map_err(|cause| SendError {
             cause,
             sent: Delivery::MaybeSent,

@@ -38,6 +38,8 @@ pub struct Dedicated {
     pools: Arc<NodePools>,
     /// The connection, with a slot of the exclusive pool. `None` once it has failed.
     connection: Option<NodeConnection>,
+    /// The epoch of the record by which the next request is checked.
+    epoch: u64,
     /// The node, the key check, and what the commands sent so far have done to the connection's state.
     state: DedicatedState,
 }
@@ -58,6 +60,7 @@ impl Dedicated {
         Ok(Self {
             node: shared.router.node_ref(node),
             pools: Arc::clone(&shared.executor.nodes[node.get()]),
+            epoch: shared.executor.epoch(node),
             shared: handle,
             connection: Some(connection),
             state: DedicatedState::new(node, keys),
@@ -81,7 +84,10 @@ impl Dedicated {
             Arc::ptr_eq(&shared.executor.nodes[node.get()], &self.pools)
         });
         match located {
-            Ok(node) => self.state.set_node(node),
+            Ok(node) => {
+                self.state.set_node(node);
+                self.epoch = shared.executor.epoch(node);
+            }
             Err(error) => {
                 self.state.set_moved(&shared.router);
                 self.close();
@@ -201,9 +207,10 @@ impl Dedicated {
     /// Presents the credentials and the name of the client if they have changed, unless the user has changed the
     /// state of the connection, which may include both.
     fn renew_login(&mut self) -> RedisResult<()> {
-        let deadline = self.shared.load().executor.deadline(BlockingTime::None);
+        let shared = self.shared.load_full();
+        let deadline = shared.executor.deadline(BlockingTime::None);
         // Without time the request is not sent either, and the connection stays.
-        if !self.state.may_renew_login() || deadline.is_zero() {
+        if !self.state.may_renew_login(&shared.router) || deadline.is_zero() {
             return Ok(());
         }
         let pools = Arc::clone(&self.pools);
@@ -218,8 +225,9 @@ impl Dedicated {
 
     /// Sends one packed command, once the state of the connection permits it, and records its effect.
     fn send_command(&mut self, packed: &[u8]) -> RedisResult<Value> {
-        let shared = self.locate()?;
+        // First: what it presents is not newer than the topology that is loaded then.
         self.renew_login()?;
+        let shared = self.locate()?;
         let args = &parse_one(packed)?;
         let operation = self
             .state
@@ -270,7 +278,9 @@ impl Dedicated {
         let mut answers = Answers::default();
         let count = request.slots.len();
         if let Err(cause) = self.round_trip(&request.packed, count, deadline, &mut answers.values) {
-            self.close();
+            if !cause.keeps_connection() {
+                self.close();
+            }
             answers.failure = Some(Box::new(Failure::on_held_connection(cause, count)));
         // Not a failure: the replies are all there. But the server closes the connection, or has left a transaction open,
         // in which the next command would be queued.
@@ -298,7 +308,7 @@ impl Dedicated {
         // began.
         connection.last_used = deadline.start;
         connection
-            .send(packed, deadline)
+            .send(packed, self.epoch, deadline)
             .map_err(|error| error.cause)?;
         connection.receive(count, deadline, values)
     }
@@ -361,8 +371,8 @@ impl ConnectionLike for Dedicated {
         count: usize,
     ) -> RedisResult<Vec<Value>> {
         let selection = Selection::of(cmd, offset, count)?;
-        let shared = self.locate()?;
         self.renew_login()?;
+        let shared = self.locate()?;
         let operation = self
             .state
             .pipeline(&shared.router, &**shared, cmd, selection.kind)?;

@@ -14,7 +14,7 @@
 //! connections in a circle.
 
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,10 +28,10 @@ use crate::observe::{NodeHealth, NodeObserver, Stopwatch};
 use crate::partition::NodeIndex;
 use crate::plan::{
     Answers, Attempt, AttemptKind, Cause, ClusterReport, Exchange, ExchangeStep, ExpectedEnd,
-    Failure, LastRefusal, NextAttempt, NodeRequest, PoolUse, RequestOutcome, Retries,
+    Failure, LastRefusal, Newest, NextAttempt, NodeRequest, PoolUse, RequestOutcome, Retries,
 };
 use crate::policy::{HandshakeScope, RequestOptions, Target};
-use crate::snapshot::{ClusterConnections, OfEndpoint, carry_over};
+use crate::snapshot::{ClusterConnections, Latest, OfEndpoint, carry_over};
 use crate::sync::connection::{Connector, Delivery, NodeConnection};
 use crate::sync::pool::{Checkout, Lease, Pool, PoolSettings};
 use crate::topology::HostPort;
@@ -43,8 +43,12 @@ pub(crate) struct Executor {
     pub(super) nodes: Arc<[Arc<NodePools>]>,
     /// How long requests may take, and when they are sent again.
     pub(super) options: RequestOptions,
+    /// The epochs of the records that the placement follows, in node order, if the client follows records.
+    records: Option<Arc<[u64]>>,
     /// The connections to all servers of the cluster, if the nodes are those of one.
     cluster: Option<Arc<ClusterConnections<NodePools>>>,
+    /// The newest connections of the client.
+    latest: Weak<Latest<Executor>>,
 }
 
 /// The connections to one node. Two pools, so that clients that wait in BLPOP cannot use up the connections
@@ -165,7 +169,7 @@ impl NodePools {
 
 impl Executor {
     /// Prepares the connections to all nodes; nothing is contacted.
-    pub(super) fn new(config: &ClientConfig) -> Self {
+    pub(super) fn new(config: &ClientConfig, latest: &Arc<Latest<Self>>) -> Self {
         let settings = config.settings;
         let open = move |endpoint: &Arc<Endpoint>| NodePools::new(endpoint, &settings);
         let cluster = config
@@ -178,7 +182,9 @@ impl Executor {
                 None => carry_over(&[], &config.endpoints, open),
             },
             options: config.settings.request_options(),
+            records: config.records.clone(),
             cluster: cluster.map(Arc::new),
+            latest: Arc::downgrade(latest),
         }
     }
 
@@ -191,6 +197,7 @@ impl Executor {
                     NodePools::new(endpoint, &config.settings)
                 }),
             },
+            records: config.records.clone(),
             ..self.clone()
         }
     }
@@ -200,6 +207,22 @@ impl Executor {
         Self {
             options,
             ..self.clone()
+        }
+    }
+
+    /// The epoch of the record that the placement follows at `node`. Zero without records.
+    #[inline]
+    pub(super) fn epoch(&self, node: NodeIndex) -> u64 {
+        let records = self.records.as_ref();
+        let epoch = records.and_then(|records| records.get(node.get()));
+        epoch.copied().unwrap_or_default()
+    }
+
+    /// Has the connections that nobody uses present the records that the client goes by now.
+    pub(super) fn acknowledge_idle(&self, deadline: &Deadline) {
+        for node in &*self.nodes {
+            node.shared.acknowledge_idle(deadline);
+            node.exclusive.acknowledge_idle(deadline);
         }
     }
 
@@ -217,6 +240,7 @@ impl Executor {
         blocking: BlockingTime,
         deadline: Deadline,
     ) -> Result<Value, Failure> {
+        let epoch = self.epoch(node);
         let node = &self.nodes[node.get()];
         let pool = node.pool(blocking);
         let mut checkout = Checkout::Reuse;
@@ -226,7 +250,7 @@ impl Executor {
         node.observer.started(AttemptKind::First);
         let stopwatch = Stopwatch::since(blocking, deadline.start);
         let result = loop {
-            let result = call(pool, checkout, blocking.into(), request, &deadline);
+            let result = call(pool, checkout, blocking.into(), (request, epoch), &deadline);
             let next = retries.after_call(&result, access, || request.to_vec());
             match next.and_then(|next| pause_before(next, &retries, &deadline)) {
                 Some(wanted) => checkout = wanted,
@@ -269,6 +293,9 @@ impl Executor {
 
     /// Starts the clock of an exchange.
     pub(super) fn begin(&self, exchange: &mut Exchange) -> Deadline {
+        if self.records.is_some() {
+            exchange.keep_records();
+        }
         let deadline = Deadline::of_exchange(exchange, &self.options);
         exchange.set_failover(|node| self.nodes[node.get()].endpoint.may_fail_over());
         deadline
@@ -279,15 +306,17 @@ impl Executor {
         let deadline = self.begin(exchange);
         let blocking = exchange.blocking_time();
         if let Some(first) = exchange.attempts().next() {
-            let observer = &self.nodes[first.request.node.get()].observer;
+            let observer = &self.nodes[first.request.receiver().get()].observer;
             observer.fan_out(|| exchange.attempts().count());
         }
+        let mut newer: Option<Self> = None;
         loop {
             match exchange.poll(Instant::now()) {
                 ExchangeStep::Send => {
-                    self.choose_servers(exchange);
-                    if !self.send_hedged(exchange, &deadline) {
-                        let answers = self.send(exchange.attempts(), blocking, &deadline);
+                    let executor = newer.as_ref().unwrap_or(self);
+                    executor.choose_servers(exchange);
+                    if !executor.send_hedged(exchange, &deadline) {
+                        let answers = executor.send(exchange.attempts(), blocking, &deadline);
                         exchange.handle(answers);
                     }
                 }
@@ -295,8 +324,36 @@ impl Executor {
                     self.report(exchange);
                     thread::sleep(pause);
                 }
+                ExchangeStep::Reload(pause) => {
+                    if !pause.is_zero() {
+                        thread::sleep(pause);
+                    }
+                    newer = self.reload(newer, exchange);
+                }
                 ExchangeStep::Done => return self.report(exchange),
             }
+        }
+    }
+
+    /// Has an exchange, which these connections have begun, planned again by the newest topology. `newer` are the
+    /// connections by which it was sent since. Returns those by which it goes on, if they are others than these.
+    fn reload(&self, newer: Option<Self>, exchange: &mut Exchange) -> Option<Self> {
+        let Some(latest) = self.latest.upgrade().and_then(|latest| latest.load()) else {
+            exchange.give_up_held();
+            return newer;
+        };
+        let used = newer.as_ref().unwrap_or(self);
+        let is_newer = !Arc::ptr_eq(&used.nodes, &latest.executor.nodes);
+        let newest = Newest {
+            router: &latest.router,
+            is_newer,
+            follows_record: latest.executor.records.is_some(),
+            identity: &|node| Some(self.nodes.get(node.get())?.endpoint.observer.node().id()),
+        };
+        exchange.replan(&newest, Instant::now());
+        match is_newer {
+            true => Some(latest.executor.with_options(self.options)),
+            false => newer,
         }
     }
 
@@ -323,7 +380,7 @@ impl Executor {
     fn server(&self, request: &NodeRequest) -> Option<ServerPools<'_>> {
         match (request.server(), &self.cluster) {
             (Some(address), Some(cluster)) => cluster.redirected(address).map(ServerPools::Other),
-            _ => self.nodes[request.node.get()].server(request.target),
+            _ => self.nodes[request.receiver().get()].server(request.target),
         }
     }
 
@@ -367,10 +424,11 @@ impl Executor {
                 };
                 match server {
                     Some(server) => {
-                        InFlight::begin(*attempt, server, blocking, stopwatch, deadline)
+                        let epoch = self.epoch(attempt.request.receiver());
+                        InFlight::begin((*attempt, epoch), server, blocking, stopwatch, deadline)
                     }
                     None => {
-                        let node = &self.nodes[attempt.request.node.get()];
+                        let node = &self.nodes[attempt.request.receiver().get()];
                         InFlight::without_server(*attempt, &node.observer, stopwatch, deadline)
                     }
                 }
@@ -392,12 +450,12 @@ impl Executor {
     }
 }
 
-/// Sends one request over a connection of the pool and returns its reply.
+/// Sends one request, placed by the record of this epoch, over a connection of the pool and returns its reply.
 fn call(
     pool: &Pool,
     checkout: Checkout,
     scope: HandshakeScope,
-    request: &[u8],
+    (request, epoch): (&[u8], u64),
     deadline: &Deadline,
 ) -> Result<Value, Failure> {
     if deadline.is_zero() {
@@ -406,7 +464,7 @@ fn call(
     let mut lease = pool
         .lease(checkout, scope, deadline)
         .map_err(Failure::not_sent)?;
-    match lease.connection().call(request, deadline) {
+    match lease.connection().call(request, epoch, deadline) {
         Ok(value) => {
             if ExpectedEnd::Any.is_met_by(&value) {
                 lease.release(deadline.start);
@@ -441,6 +499,8 @@ fn pause_before(next: NextAttempt, retries: &Retries, deadline: &Deadline) -> Op
 pub(super) struct InFlight<'t> {
     /// The requests, packed.
     request: &'t NodeRequest,
+    /// The epoch of the record by which they were placed.
+    epoch: u64,
     /// The connection. `None` once it has failed; the remaining chunks are then skipped.
     lease: Option<Lease<'t>>,
     /// The replies read so far, and the failure that ended them.
@@ -456,15 +516,17 @@ pub(super) struct InFlight<'t> {
 }
 
 impl<'t> InFlight<'t> {
-    /// Takes the connection, or fails at once; the other nodes go on in either case.
+    /// Takes the connection for requests that were placed by the record of this epoch, or fails at once; the other nodes
+    /// go on in either case.
     pub(super) fn begin(
-        attempt: Attempt<'t>,
+        (attempt, epoch): (Attempt<'t>, u64),
         server: &'t NodePools,
         blocking: BlockingTime,
         stopwatch: Stopwatch,
         deadline: Deadline,
     ) -> Self {
         let mut in_flight = Self::new(attempt, &server.observer, stopwatch, deadline);
+        in_flight.epoch = epoch;
         let checkout = match attempt.needs_new_connection {
             true => Checkout::Fresh,
             false => Checkout::Reuse,
@@ -506,6 +568,7 @@ impl<'t> InFlight<'t> {
         observer.started(attempt.kind());
         Self {
             request: attempt.request,
+            epoch: 0,
             lease: None,
             answers: Answers::default(),
             sent: 0,
@@ -546,7 +609,8 @@ impl<'t> InFlight<'t> {
         let (Some(lease), Some(chunk)) = (&mut self.lease, self.request.chunk(chunk)) else {
             return;
         };
-        let sent = lease.connection().send(chunk.bytes, &self.deadline);
+        let connection = lease.connection();
+        let sent = connection.send(chunk.bytes, self.epoch, &self.deadline);
         // A chunk written in part may have been executed in part: all of it counts as sent, and no write in
         // it may be sent again.
         if !matches!(&sent, Err(send_error) if send_error.sent == Delivery::NotSent) {

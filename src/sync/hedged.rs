@@ -29,7 +29,7 @@ impl Executor {
         let (Some(attempt), Some(hedge)) = (request.attempt(), request.hedge(&self.options)) else {
             return false;
         };
-        let node = &self.nodes[attempt.request.node.get()];
+        let node = &self.nodes[attempt.request.receiver().get()];
         let servers = (
             node.server(attempt.request.target),
             node.server(hedge.target),
@@ -48,6 +48,8 @@ impl Executor {
                 .may_hedge()
                 .then(|| (&**second, limit(hedge.target)))
         };
+        let epoch = self.epoch(attempt.request.receiver());
+        let attempt = (attempt, epoch);
         let (answers, is_second) = send(attempt, first, hedge.after, second, deadline);
         if is_second {
             request.replied_by_hedge();
@@ -60,7 +62,7 @@ impl Executor {
 /// Sends the attempt to the first server, and to the second if there is no reply after this time. Returns the replies of
 /// the server that was faster, and whether that was the second. With each server comes the time that connecting may take.
 fn send<'p>(
-    attempt: Attempt<'p>,
+    (attempt, epoch): (Attempt<'p>, u64),
     first: (&'p NodePools, Option<Duration>),
     after: Duration,
     second: impl FnOnce() -> Option<(&'p NodePools, Option<Duration>)>,
@@ -70,8 +72,13 @@ fn send<'p>(
     let begin = |(server, limit): (&'p NodePools, Option<Duration>), deadline: Deadline| {
         let stopwatch = Stopwatch::start(BlockingTime::None);
         let connecting = within(limit);
-        let mut in_flight =
-            InFlight::begin(attempt, server, BlockingTime::None, stopwatch, connecting);
+        let mut in_flight = InFlight::begin(
+            (attempt, epoch),
+            server,
+            BlockingTime::None,
+            stopwatch,
+            connecting,
+        );
         in_flight.extend(deadline);
         in_flight.write(0);
         in_flight

@@ -29,8 +29,9 @@ use crate::endpoint::ConnectAttempt;
 use crate::endpoint::Deadline;
 use crate::observe::{NodeHealth, NodeObserver, PoolHealth, PoolWait};
 use crate::plan::{Cause, PoolUse};
-use crate::policy::HandshakeScope;
+use crate::policy::{ConnectError, HandshakeScope};
 use crate::resp::PING;
+use crate::sync::connection::ANY_EPOCH;
 use crate::sync::connection::{Connector, NodeConnection};
 
 /// Sizes and times of a pool.
@@ -111,6 +112,18 @@ enum CheckoutStep {
     },
 }
 
+impl State {
+    /// True if a connection that comes back may serve others.
+    fn keeps(&self, connection: &NodeConnection) -> bool {
+        // If a connection broke while this one was on loan, it is closed as well.
+        // If the pool has been retired, nobody will need it again.
+        connection.is_reusable
+            && connection.generation == self.generation
+            && !connection.is_outdated()
+            && !self.is_retired
+    }
+}
+
 impl Pool {
     /// A pool without connections.
     pub(super) fn new(connector: Connector, address: String, settings: PoolSettings) -> Self {
@@ -140,7 +153,7 @@ impl Pool {
             true => self
                 .connector
                 .renew(connection, deadline)
-                .map_err(Cause::Connect),
+                .map_err(Cause::from),
             false => Ok(()),
         }
     }
@@ -256,12 +269,14 @@ impl Pool {
     pub(super) fn release(&self, mut connection: NodeConnection, used: Instant) {
         connection.last_used = used;
         let mut state = self.state.lock();
-        // If a connection broke while this one was on loan, it is closed as well.
-        // If the pool has been retired, nobody will need it again.
-        let is_kept = connection.is_reusable
-            && connection.generation == state.generation
-            && !connection.is_outdated();
-        let closed = match is_kept && !state.is_retired {
+        // Before it is idle: the record has changed while it was on loan, and whoever has changed it waits. Checked under
+        // the lock, as `acknowledge_idle` would miss a connection that becomes idle behind it.
+        while state.keeps(&connection) && self.connector.is_superseded(&connection) {
+            drop(state);
+            self.acknowledge(&mut connection, &Deadline::start(None));
+            state = self.state.lock();
+        }
+        let closed = match state.keeps(&connection) {
             true => {
                 state.idle.push(connection);
                 None
@@ -273,6 +288,51 @@ impl Pool {
         };
         self.wake(state);
         self.observer().given_back(self.settings.pool_use);
+        // Closed outside of the lock.
+        drop(closed);
+    }
+
+    /// Has the idle connections present the record that the client goes by now, one after the other, while the others
+    /// serve requests. Those that cannot are closed.
+    pub(super) fn acknowledge_idle(&self, deadline: &Deadline) {
+        while !deadline.is_over()
+            && let Some(mut connection) = self.take_superseded()
+        {
+            self.acknowledge(&mut connection, deadline);
+            self.put_back(connection);
+        }
+    }
+
+    /// Has one connection present the record that the client goes by now. One that cannot is not reusable any more.
+    fn acknowledge(&self, connection: &mut NodeConnection, deadline: &Deadline) {
+        let limit = deadline.within(self.settings.connect_timeout);
+        connection.is_reusable &= self.connector.renew(connection, &limit).is_ok();
+    }
+
+    /// Takes an idle connection that has not presented the record yet, with its slot.
+    fn take_superseded(&self) -> Option<NodeConnection> {
+        let mut state = self.state.lock();
+        let is_superseded = |idle: &NodeConnection| self.connector.is_superseded(idle);
+        let at = state.idle.iter().position(is_superseded)?;
+        Some(state.idle.remove(at))
+    }
+
+    /// Puts a connection back that nobody has used, in its place.
+    fn put_back(&self, connection: NodeConnection) {
+        let mut state = self.state.lock();
+        let closed = match state.keeps(&connection) {
+            true => {
+                let used = connection.last_used;
+                let at = state.idle.partition_point(|idle| idle.last_used <= used);
+                state.idle.insert(at, connection);
+                None
+            }
+            false => {
+                state.open -= 1;
+                Some(connection)
+            }
+        };
+        self.wake(state);
         // Closed outside of the lock.
         drop(closed);
     }
@@ -431,8 +491,10 @@ impl Pool {
             }
             Err(reason) => reason,
         };
-        // The attempt is dropped without an outcome.
-        if allotted.is_over() && allotted.is_short(deadline, self.settings.connect_timeout) {
+        // The attempt is dropped without an outcome, also if it says nothing about the node.
+        if reason == ConnectError::Superseded
+            || allotted.is_over() && allotted.is_short(deadline, self.settings.connect_timeout)
+        {
             drop(attempt);
         } else {
             attempt.failed(reason.clone());
@@ -442,7 +504,7 @@ impl Pool {
         self.discard();
         match deadline.is_over() {
             true => Err(Cause::no_connection_in_time(&self.address)),
-            false => Err(Cause::Connect(reason)),
+            false => Err(reason.into()),
         }
     }
 
@@ -464,7 +526,7 @@ impl Pool {
             return Liveness::Good;
         }
         let allotted = self.half(deadline);
-        match connection.call(PING, &allotted) {
+        match connection.call(PING, ANY_EPOCH, &allotted) {
             Ok(_) => Liveness::Good,
             Err(_)
                 if allotted.is_over()
@@ -515,9 +577,14 @@ impl Lease<'_> {
         self.place.pool.release(self.connection, used);
     }
 
-    /// Closes a connection that failed. If it broke, the idle ones are closed as well; after a mere timeout
+    /// Closes a connection that failed, unless it has refused a request. If it broke, the idle ones are closed as well; after a mere timeout
     /// the others are fine.
     pub(super) fn discard(mut self, cause: &Cause) {
+        if cause.keeps_connection() {
+            // It was not used, and serves newer requests.
+            let used = self.connection.last_used;
+            return self.release(used);
+        }
         // First, so that it is closed when its slot is given away.
         drop(self.connection);
         self.place.ended = true;

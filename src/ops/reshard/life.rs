@@ -13,7 +13,7 @@ use super::session::{Session, SessionNode, kill};
 use super::source::scan_step;
 use super::view::ViewNode;
 use crate::error::Error;
-use crate::topology::record::scripts::{RecordTexts, RecordWrite};
+use crate::topology::record::requests::{RecordTexts, RecordWrite};
 use crate::topology::record::{NodeRecord, RecordEpoch};
 
 /// Claims a term on all nodes, in their order. Returns the record of each.

@@ -17,7 +17,7 @@ use super::options::ReshardOptions;
 use super::records::Fingerprints;
 use crate::endpoint::Endpoint;
 use crate::topology::Topology;
-use crate::topology::record::scripts::{RecordTexts, RecordWrite};
+use crate::topology::record::requests::{RecordTexts, RecordWrite};
 use crate::topology::record::{NodeRecord, RecordEpoch};
 
 /// How often laggards are looked at.

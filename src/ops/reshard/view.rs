@@ -12,7 +12,7 @@ use super::records::{Fingerprints, KnownNode, Stage, stage};
 use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::ops::connection::{Fleet, FleetNode};
-use crate::topology::record::scripts::RecordReading;
+use crate::topology::record::requests::RecordReading;
 use crate::topology::record::{RECORD_DB, RecordEpoch};
 use crate::topology::{ReshardView, Topology};
 

@@ -47,6 +47,17 @@ impl LeasedConnection {
         NodeRequest::over_lease(server, packed, replies, ending)
     }
 
+    /// The epoch of the record that the placement follows at the server.
+    fn epoch(&self, shared: &Shared) -> u64 {
+        match &self.server {
+            LeasedServer::Node(node, _) => {
+                let node = shared.router.locate_node(node).ok();
+                node.map_or(0, |node| shared.executor.epoch(node))
+            }
+            LeasedServer::OfCluster { .. } => 0,
+        }
+    }
+
     /// True if the server still owns the watched keys, as far as is known. In a cluster also while it is about to get them.
     fn leads_to_owner(&self, shared: &Shared, watched: Option<&[u8]>) -> bool {
         match (&self.server, watched) {
@@ -158,7 +169,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         let Some(leased) = &self.lease else {
             return Answers::default();
         };
-        let request = leased.request(packed, replies, expected_end);
+        let mut request = leased.request(packed, replies, expected_end);
+        if shared.executor.follows_records() {
+            request.keep_record();
+        }
         let sent = request.for_sending();
         let sent = sent.as_ref().unwrap_or(&request);
         let observer = Arc::clone(leased.lease.observer());
@@ -167,7 +181,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         let connection = &leased.lease.connection;
         let mut answers = connection
             .exchange_into(
-                &sent.packed,
+                (&sent.packed, leased.epoch(&shared)),
                 sent.slots.len(),
                 expected_end,
                 deadline,

@@ -72,9 +72,10 @@ pub(super) struct StreamingConnection {
 }
 
 impl StreamingConnection {
-    /// Connects to the node, unless it is in its backoff after failures.
+    /// Connects to the node for a request that was placed by the record of this epoch, unless the node is in its backoff
+    /// after failures.
     pub(super) async fn open(
-        connector: &Connector,
+        (connector, epoch): (&Connector, u64),
         timeout: Option<Duration>,
     ) -> Result<Self, ConnectError> {
         let attempt = connector
@@ -83,6 +84,9 @@ impl StreamingConnection {
         let attempt = attempt.map_err(|down| down.reason)?;
         let opened = connector.open().await;
         let opened = attempt.end(opened)?;
+        if epoch < opened.epoch {
+            return Err(ConnectError::Superseded);
+        }
         let observer = Arc::clone(connector.observer());
         observer.started(AttemptKind::First);
         Ok(Self {
@@ -208,8 +212,9 @@ async fn stream_once<S: AsyncRead + AsyncWrite + Unpin>(
     let Some(connector) = shared.executor.connector_for(request) else {
         return Err(Ok(Cause::server_left()));
     };
-    let opened = StreamingConnection::open(&connector, shared.executor.response_timeout()).await;
-    let mut pipe = opened.map_err(|why| Ok(Cause::Connect(why)))?;
+    let connector = (&connector, shared.executor.epoch(request.node));
+    let opened = StreamingConnection::open(connector, shared.executor.response_timeout()).await;
+    let mut pipe = opened.map_err(|why| Ok(Cause::from(why)))?;
     let written = pipe.write(&request.packed).await;
     written.map_err(|error| Ok(Cause::of_io(&error)))?;
     let passed = pipe

@@ -80,9 +80,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         kept: &mut Option<Vec<u8>>,
     ) -> io::Result<Forwarded> {
         let connector = shared.executor.connector(node);
-        let opened =
-            StreamingConnection::open(&connector, shared.executor.response_timeout()).await;
-        let mut pipe = opened.map_err(Cause::Connect);
+        let connector = (&connector, shared.executor.epoch(node));
+        let opened = StreamingConnection::open(connector, shared.executor.response_timeout()).await;
+        let mut pipe = opened.map_err(Cause::from);
         let mut scanner = FrameScanner::default();
         while !scanner.is_complete() {
             let Ok(count) = scanner.advance(self.input.rest()) else {

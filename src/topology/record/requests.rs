@@ -1,20 +1,15 @@
-//! The scripts that read and write a node's record, the requests that run them, and what their replies mean.
+//! The requests that read and write a node's record, and what their replies mean.
 //!
 //! They are sent with EVAL, which every version of the server has, without keys and without a shebang. All of them
 //! SELECT the database of the record: within a script that changes nothing for the connection.
 
 use redis::{Cmd, Value, cmd};
 
-use super::{NodeRecord, RecordEpoch};
+use super::{NodeRecord, READ_SCRIPT, RecordEpoch};
 use crate::error::{Error, ErrorKind};
 
-/// Returns the record, and the `run_id` of the server that it is read from. A script returns a key that is not there as
-/// false, which is null in the reply and does not end the array.
-const READ: &str = "\
-redis.call('SELECT', 15)
-return {redis.call('GET', 'redis-sharding:record'), string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')}";
-
-/// The same, and the texts beside the record.
+/// Returns what [`READ_SCRIPT`] returns, and the texts beside the record. A key that is not there is false in a script, which
+/// is null in the reply and does not end the array.
 const READ_ALL: &str = "\
 redis.call('SELECT', 15)
 return {redis.call('GET', 'redis-sharding:record'), string.match(redis.call('INFO', 'server'), 'run_id:(%x+)'),
@@ -38,16 +33,6 @@ redis.call('SET', 'redis-sharding:record', ARGV[2])
 if ARGV[3] then redis.call('SET', 'redis-sharding:topology', ARGV[3]) end
 if ARGV[4] == '' then redis.call('DEL', 'redis-sharding:target')
 elseif ARGV[4] then redis.call('SET', 'redis-sharding:target', ARGV[4]) end
-return redis.status_reply('OK')";
-
-/// FLUSHALL that keeps the record. Its argument, if any, is that of FLUSHALL.
-const FLUSH_ALL: &str = "\
-redis.call('SELECT', 15)
-local names = {'redis-sharding:record', 'redis-sharding:topology', 'redis-sharding:target'}
-local kept = {}
-for _, name in ipairs(names) do kept[name] = redis.call('GET', name) end
-redis.call('FLUSHALL', unpack(ARGV))
-for _, name in ipairs(names) do if kept[name] then redis.call('SET', name, kept[name]) end end
 return redis.status_reply('OK')";
 
 /// What a node has replied to a [question for its record](read).
@@ -81,7 +66,7 @@ pub(crate) enum RecordWrite {
 
 /// Asks for the record.
 pub(crate) fn read() -> Cmd {
-    eval(READ)
+    eval(READ_SCRIPT)
 }
 
 /// Asks for the record and the texts beside it.
@@ -107,15 +92,6 @@ pub(crate) fn write(
         request
             .arg(topology)
             .arg(target.as_deref().unwrap_or_default());
-    }
-    request
-}
-
-/// FLUSHALL that keeps the record, with the arguments of the FLUSHALL that it replaces.
-pub(crate) fn flush_all<'a>(arguments: impl IntoIterator<Item = &'a [u8]>) -> Cmd {
-    let mut request = eval(FLUSH_ALL);
-    for argument in arguments {
-        request.arg(argument);
     }
     request
 }
@@ -251,10 +227,10 @@ mod tests {
     #[test]
     fn scripts_name_the_database_and_the_keys_of_the_record() {
         let select = format!("redis.call('SELECT', {RECORD_DB})");
-        for script in [READ, READ_ALL, WRITE, FLUSH_ALL] {
+        for script in [READ_ALL, WRITE] {
             assert!(script.starts_with(&select) && script.contains(RECORD_KEY));
         }
-        for script in [READ_ALL, WRITE, FLUSH_ALL] {
+        for script in [READ_ALL, WRITE] {
             assert!(script.contains(TOPOLOGY_KEY) && script.contains(TARGET_KEY));
         }
     }
