@@ -354,6 +354,7 @@ fn reshard_that_is_stopped_before_any_step_is_finished_by_another_run() {
         "publish-target",
         "publish-source",
         "sweep",
+        "unlink",
         "end",
     ] {
         assert!(
@@ -583,4 +584,236 @@ fn mover_that_was_overtaken_stops_and_changes_nothing() {
     let error = reshard(&servers, &to, options).run(|_| {}).unwrap_err();
     assert!(error.to_string().contains("this mover stops"), "{error}");
     assert_same(&all_keys(&servers, &three, &to), &before, "");
+}
+
+/// A connection whose name says that it follows the record, whatever its epoch: what a client of the fleet is to the mover.
+fn follower(servers: &Servers, index: usize) -> Connection {
+    let mut connection = servers.connection(index);
+    let name = "test#rs.c.4000000000.1";
+    let () = cmd("CLIENT")
+        .arg("SETNAME")
+        .arg(name)
+        .query(&mut connection)
+        .unwrap();
+    connection
+}
+
+#[test]
+fn keys_that_are_made_and_deleted_until_the_fence_are_moved_as_they_are() {
+    let Some(servers) = start(2) else {
+        return;
+    };
+    let (one, other) = (rendezvous(&servers, &[0]), rendezvous(&servers, &[1]));
+    publish(&servers, &[0], &one);
+    fill(&servers, &[0], &one, 400);
+    let servers = Arc::new(servers);
+    let source = std::sync::Mutex::new(follower(&servers, 0));
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    // Before each closure, and between a closure and its fence, as clients do that have not heard of it yet. The third batch
+    // is copied a second time, and one of its keys is deleted in between.
+    let options = ReshardOptions::new().with_closure_goal(std::time::Duration::from_millis(1));
+    let options = options.with_step_observer(move |step| {
+        if step.starts_with("close") || step.starts_with("fence") {
+            let number = counted.fetch_add(1, Ordering::SeqCst);
+            let mut pipe = redis::pipe();
+            for key in 0..20 {
+                pipe.cmd("SET")
+                    .arg(format!("new:{number}:{key}"))
+                    .arg(number)
+                    .ignore();
+                pipe.cmd("DEL")
+                    .arg(format!("key:{}", 20 * number + key))
+                    .ignore();
+            }
+            pipe.exec(&mut *source.lock().unwrap()).unwrap();
+        }
+        true
+    });
+    // What is deleted after it has moved would be a lost write; the source must not have it any more, so nothing happens.
+    finish(&servers, &other, options);
+    let found = keys(&mut servers.connection(1));
+    let calls = calls.load(Ordering::SeqCst);
+    assert!(calls >= 2);
+    let new = found.keys().filter(|key| key.starts_with("new:")).count();
+    let left = keys(&mut servers.connection(0)).len();
+    // Keys of units that had moved before stay where a client has wrongly written them; all others have moved.
+    assert_eq!(new + left, 20 * calls, "{left} left");
+    let first: Vec<&String> = found
+        .keys()
+        .filter(|key| key.starts_with("new:0:") || key.starts_with("new:1:"))
+        .collect();
+    assert_eq!(first.len(), 40);
+    let deleted = (0..40)
+        .filter(|key| found.contains_key(&format!("key:{key}")))
+        .count();
+    assert_eq!(deleted, 0);
+}
+
+#[test]
+fn batch_whose_connections_are_killed_at_any_step_is_copied_again() {
+    let Some(servers) = start(3) else {
+        return;
+    };
+    let servers = Arc::new(servers);
+    let (two, three) = ([0, 1], [0, 1, 2]);
+    let (from, to) = (rendezvous(&servers, &two), rendezvous(&servers, &three));
+    publish(&servers, &two, &from);
+    fill(&servers, &two, &from, 300);
+    let before = all_keys(&servers, &two, &from);
+    let (mut here, mut there) = ((two.to_vec(), from), (three.to_vec(), to));
+    for step in [
+        "close",
+        "fence",
+        "settle",
+        "clear",
+        "copy",
+        "compare",
+        "replicate",
+        "publish-target",
+        "publish-source",
+        "persist",
+        "sweep",
+    ] {
+        for victim in [0, 2] {
+            let killed = Arc::new(AtomicBool::new(false));
+            let (fired, others) = (Arc::clone(&killed), Arc::clone(&servers));
+            let options = ReshardOptions::new()
+                .with_administrator("killer")
+                .with_step_observer(move |now| {
+                    let is_it = now.starts_with(&format!("{step} a c"))
+                        || now.starts_with(&format!("{step} c a"));
+                    if is_it && !fired.swap(true, Ordering::SeqCst) {
+                        let mut connection = others.connection(victim);
+                        let () = cmd("CLIENT")
+                            .arg("SETNAME")
+                            .arg("killer")
+                            .query(&mut connection)
+                            .unwrap();
+                        let _: i64 = cmd("CLIENT")
+                            .arg("KILL")
+                            .arg("TYPE")
+                            .arg("normal")
+                            .query(&mut connection)
+                            .unwrap();
+                        let _: i64 = cmd("CLIENT")
+                            .arg("KILL")
+                            .arg("TYPE")
+                            .arg("pubsub")
+                            .query(&mut connection)
+                            .unwrap();
+                    }
+                    true
+                });
+            finish(&servers, &there.1, options);
+            assert!(killed.load(Ordering::SeqCst), "{step} was not reached");
+            let found = all_keys(&servers, &there.0, &there.1);
+            assert_same(
+                &found,
+                &before,
+                &format!("killed at {victim} before {step}"),
+            );
+            std::mem::swap(&mut here, &mut there);
+        }
+    }
+}
+
+#[test]
+fn target_that_takes_no_more_keys_ends_the_run_and_closes_nothing() {
+    let Some(servers) = start(2) else {
+        return;
+    };
+    let servers = Arc::new(servers);
+    let (one, other) = (rendezvous(&servers, &[0]), rendezvous(&servers, &[1]));
+    publish(&servers, &[0], &one);
+    fill(&servers, &[0], &one, 300);
+    let before = all_keys(&servers, &[0], &one);
+    let others = Arc::clone(&servers);
+    let limit = move |bytes: &str| {
+        let mut connection = follower(&others, 1);
+        let () = cmd("CONFIG")
+            .arg("SET")
+            .arg("maxmemory")
+            .arg(bytes)
+            .query(&mut connection)
+            .unwrap();
+    };
+    let full = limit.clone();
+    let options = ReshardOptions::new().with_step_observer(move |step| {
+        if step.starts_with("copy") {
+            full("1");
+        }
+        true
+    });
+    let error = reshard(&servers, &other, options).run(|_| {}).unwrap_err();
+    assert!(error.to_string().contains("give it more memory"), "{error}");
+    let status = reshard(&servers, &other, ReshardOptions::new())
+        .status()
+        .unwrap();
+    assert!(
+        status
+            .pairs
+            .iter()
+            .all(|pair| (pair.moved, pair.closed) == (0, 0)),
+        "{status}"
+    );
+    assert_same(&all_keys(&servers, &[0], &one), &before, "full");
+    limit("0");
+    finish(&servers, &other, ReshardOptions::new());
+    assert_same(&all_keys(&servers, &[1], &other), &before, "more memory");
+}
+
+#[test]
+fn target_that_is_emptied_before_it_was_told_gets_the_keys_again() {
+    let Some(servers) = start(2) else {
+        return;
+    };
+    let servers = Arc::new(servers);
+    let (one, other) = (rendezvous(&servers, &[0]), rendezvous(&servers, &[1]));
+    publish(&servers, &[0], &one);
+    fill(&servers, &[0], &one, 300);
+    let before = all_keys(&servers, &[0], &one);
+    let (others, fired) = (Arc::clone(&servers), AtomicBool::new(false));
+    let options = ReshardOptions::new().with_step_observer(move |step| {
+        if step.starts_with("publish-target") && !fired.swap(true, Ordering::SeqCst) {
+            others.restart(1);
+        }
+        true
+    });
+    let error = reshard(&servers, &other, options).run(|_| {}).unwrap_err();
+    assert!(error.to_string().contains("its record is gone"), "{error}");
+    finish(&servers, &other, ReshardOptions::new());
+    assert_same(&all_keys(&servers, &[1], &other), &before, "emptied");
+}
+
+#[test]
+fn keys_are_deleted_at_the_source_once_a_target_with_a_file_has_them() {
+    let builder = Servers::builder().option(["--enable-debug-command", "yes"]);
+    let Some(servers) = builder.option(["--appendonly", "yes"]).start(2) else {
+        return;
+    };
+    let servers = Arc::new(servers);
+    let (one, other) = (rendezvous(&servers, &[0]), rendezvous(&servers, &[1]));
+    publish(&servers, &[0], &one);
+    fill(&servers, &[0], &one, 100);
+    let before = all_keys(&servers, &[0], &one);
+    let published = Arc::new(std::sync::Mutex::new(None));
+    let swept = Arc::new(std::sync::Mutex::new(None));
+    let (first, second) = (Arc::clone(&published), Arc::clone(&swept));
+    let options = ReshardOptions::new().with_step_observer(move |step| {
+        if step.starts_with("publish-source") {
+            *first.lock().unwrap() = Some(std::time::Instant::now());
+        }
+        if step.starts_with("unlink a b") {
+            second
+                .lock()
+                .unwrap()
+                .get_or_insert_with(std::time::Instant::now);
+        }
+        true
+    });
+    finish(&servers, &other, options);
+    assert_same(&all_keys(&servers, &[1], &other), &before, "durable");
+    let waited = swept.lock().unwrap().unwrap() - published.lock().unwrap().unwrap();
+    assert!(waited.as_millis() >= 1900, "{waited:?}");
 }

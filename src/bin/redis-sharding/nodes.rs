@@ -5,7 +5,7 @@ use std::env;
 
 use clap::Args;
 use redis_sharding::redis::{Cmd, RedisError, cmd};
-use redis_sharding::{Builder, ShardedClient};
+use redis_sharding::{Builder, ShardedClient, Topology};
 
 use crate::fleet::{Fleet, placement_option, read};
 use crate::outcome::Failure;
@@ -114,6 +114,17 @@ impl NodeArgs {
         }
         let placement = self.placement.as_deref().unwrap_or(DEFAULT_PLACEMENT);
         Fleet::new(placement, &self.options, &self.nodes).map_err(Failure::Usage)
+    }
+
+    /// The description of a client that reaches these nodes, or those of `topology` if none are given.
+    pub fn builder_or(&self, topology: &Topology) -> Result<Builder, Failure> {
+        let given = [&self.seeds, &self.nodes, &self.discover];
+        match self.topology.is_some() || given.iter().any(|nodes| !nodes.is_empty()) {
+            true => self.builder(),
+            false => self
+                .access
+                .apply(ShardedClient::builder().topology(topology)),
+        }
     }
 
     /// The file that the nodes are taken from.

@@ -349,7 +349,7 @@ impl<'s, 'o> Source<'s, 'o> {
     ) -> Result<(), Fault> {
         let name = self.pairs.get(number).map_or("", |pair| &pair.target.name);
         self.session
-            .step(&format!("sweep {} {name}", self.node.name))?;
+            .step(&format!("unlink {} {name}", self.node.name))?;
         if durability == Durability::WaitAof {
             // An error of a service that does not have it; two seconds have passed in any case.
             let _ = target.words(&["WAITAOF", "1", "0", "5000"]);
