@@ -16,7 +16,7 @@ use crate::topology::record::requests::{RecordReading, RecordTexts, RecordWrite}
 use crate::topology::record::{ConnectionRole, NameSuffix, Repair};
 
 /// Time after which the view is looked at again although nobody has said that it has changed.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const CHECK_EVERY: Duration = Duration::from_millis(500);
 
 /// Time before a record that could not be written again is tried once more, and before texts are.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -50,7 +50,7 @@ impl Merger {
             self.follow();
             self.fetch_texts();
             self.repair();
-            if !self.state.wait(LOOK_EVERY) {
+            if !self.state.wait(CHECK_EVERY) {
                 return;
             }
         }
