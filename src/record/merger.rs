@@ -107,8 +107,9 @@ impl Merger {
         if !self.may_try(&node) {
             return;
         }
+        let losses = self.state.losses();
         if let Ok(reading) = self.read(&node) {
-            self.state.learn(&node, &reading);
+            self.state.learn(&node, &reading, losses);
             self.tried.remove(&node);
         }
     }
@@ -147,11 +148,12 @@ impl Merger {
 
     fn write(&self, repair: &Repair) -> Result<(), Error> {
         let node = &repair.node;
+        let losses = self.state.losses();
         let mut connection = self.connect(node)?;
         // It may have been repaired by another client meanwhile, or started anew once more.
         let reading = connection.record()?;
         if reading.epoch() != repair.expected || reading.run_id != repair.record.seal {
-            self.state.learn(node, &reading);
+            self.state.learn(node, &reading, losses);
             return Ok(());
         }
         let texts = Some(&repair.texts);
@@ -168,7 +170,7 @@ impl Merger {
             run_id: reading.run_id,
             texts: RecordTexts::default(),
         };
-        self.state.learn(node, &reading);
+        self.state.learn(node, &reading, losses);
         Ok(())
     }
 

@@ -155,6 +155,8 @@ impl WatchedNode {
             // Whatever it says: with or without a key, the record may have changed.
             connection.message()?;
             self.read(&mut connection, state)?;
+        } else if state.view(|view| view.is_to_be_asked(&self.name)) == Some(true) {
+            self.read(&mut connection, state)?;
         } else if self.received_at.elapsed() >= QUIET_MAX {
             connection.call(&cmd("PING"))?;
             self.received_at = Instant::now();
@@ -164,6 +166,7 @@ impl WatchedNode {
 
     /// Reads the record, and the texts beside it if they are needed.
     fn read(&mut self, connection: &mut NodeConnection, state: &MonitorState) -> Result<(), Error> {
+        let losses = state.losses();
         let mut reading = connection.record();
         self.received_at = Instant::now();
         if let Ok(record) = &reading
@@ -173,7 +176,7 @@ impl WatchedNode {
             reading = connection.record_and_texts();
         }
         match reading {
-            Ok(reading) => state.learn(&self.name, &reading),
+            Ok(reading) => state.learn(&self.name, &reading, losses),
             Err(error) if connection.is_broken() => return Err(error),
             // One that cannot be read, or not by this user: the door says so.
             Err(_) => {}
