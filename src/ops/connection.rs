@@ -123,10 +123,12 @@ impl Fleet {
 
 fn nodes(config: &ClientConfig) -> Vec<FleetNode> {
     let nodes = config.router.topology().nodes().iter();
-    let nodes = nodes.zip(&config.endpoints).map(|(node, endpoint)| FleetNode {
-        name: node.name().to_owned(),
-        endpoint: Arc::clone(endpoint),
-    });
+    let nodes = nodes
+        .zip(&config.endpoints)
+        .map(|(node, endpoint)| FleetNode {
+            name: node.name().to_owned(),
+            endpoint: Arc::clone(endpoint),
+        });
     nodes.collect()
 }
 

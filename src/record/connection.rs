@@ -202,6 +202,19 @@ impl NodeConnection {
         sent.map_err(|failed| self.broken(&failed.error))
     }
 
+    /// Reads the replies to `count` commands that were [sent](Self::send).
+    ///
+    /// # Errors
+    ///
+    /// If the connection breaks.
+    pub(crate) fn receive(&mut self, count: usize) -> Result<Vec<Value>, Error> {
+        let deadline = Deadline::start(Some(self.limit));
+        let mut replies = Vec::with_capacity(count);
+        let read = self.stream.read_all(count, &deadline, &mut replies);
+        read.map_err(|error| self.broken(&error))?;
+        Ok(replies)
+    }
+
     fn broken(&mut self, error: &io::Error) -> Error {
         self.is_broken = true;
         let (node, address) = (self.node(), &self.endpoint.address);

@@ -35,6 +35,9 @@ pub(crate) mod requests;
 mod script;
 mod view;
 
+#[cfg(test)]
+mod simulation;
+
 use std::fmt;
 use std::str::FromStr;
 

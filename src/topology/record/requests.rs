@@ -191,7 +191,8 @@ fn refused(node: &str, error: &redis::ServerError) -> Error {
 }
 
 fn odd(node: &str) -> Error {
-    let text = format!("node {node:?} has replied to the script for its record what no server replies");
+    let text =
+        format!("node {node:?} has replied to the script for its record what no server replies");
     Error::new(ErrorKind::Config, text).at_node(node)
 }
 
