@@ -155,6 +155,7 @@ const AUTH_CODES: [&str; 2] = ["NOAUTH", "WRONGPASS"];
 /// | `Auth` | `AUTH` | the node refused the username or the password, or one side the other's certificate; nothing was sent | no |
 /// | `Config` | `CONFIG` | the nodes, the placement or the settings do not fit together | no |
 /// | `CrossNode` | `CROSSNODE` | one indivisible command, keys on several nodes: refused before sending | no |
+/// | `Moving` | `MOVING` | the keys are being moved to other nodes; nothing was sent | yes |
 /// | `NodeDown` | `NODEDOWN` | the node cannot be reached, or its connection broke; nothing was changed | yes |
 /// | `Partial` | `PARTIAL` | some nodes did their part of a split command, others did not | reads, if each part that failed is |
 /// | `PoolTimeout` | `POOLTIMEOUT` | every connection of the node's pool stayed in use until the deadline; nothing was sent | yes |
@@ -179,6 +180,9 @@ pub enum ErrorKind {
     Config,
     /// One indivisible command whose keys live on several nodes. Nothing was sent.
     CrossNode,
+    /// The keys are being moved to other nodes, and were not to be used before the time was up, or are no longer on one
+    /// node. Nothing was sent.
+    Moving,
     /// The node cannot be reached, or the connection broke during a read. Nothing was changed.
     NodeDown,
     /// Some nodes did their part of a split command, others did not: see [`Error::parts`].
@@ -202,11 +206,12 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind but [`Redis`](Self::Redis), which has no code word of its own.
-    const WITH_CODE: [Self; 12] = [
+    const WITH_CODE: [Self; 13] = [
         Self::Attempts,
         Self::Auth,
         Self::Config,
         Self::CrossNode,
+        Self::Moving,
         Self::NodeDown,
         Self::Partial,
         Self::PoolTimeout,
@@ -225,6 +230,7 @@ impl ErrorKind {
             Self::Auth => "AUTH",
             Self::Config => "CONFIG",
             Self::CrossNode => "CROSSNODE",
+            Self::Moving => "MOVING",
             Self::NodeDown => "NODEDOWN",
             Self::Partial => "PARTIAL",
             Self::PoolTimeout => "POOLTIMEOUT",
@@ -253,7 +259,9 @@ impl ErrorKind {
     /// [`Error::is_retryable`] decides.
     pub fn is_retryable(self) -> bool {
         match self {
-            Self::Attempts | Self::NodeDown | Self::PoolTimeout | Self::Timeout => true,
+            Self::Attempts | Self::Moving | Self::NodeDown | Self::PoolTimeout | Self::Timeout => {
+                true
+            }
             Self::Auth
             | Self::Config
             | Self::CrossNode

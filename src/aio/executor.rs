@@ -4,8 +4,8 @@
 //! Which requests there are, and whether a failed one may be sent again, is up to the [`Exchange`]; here
 //! connections are taken, used and given back.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -25,10 +25,11 @@ use crate::observe::{ClientHealth, NodeHealth, NodeObserver, PoolHealth, Stopwat
 use crate::partition::NodeIndex;
 use crate::plan::{
     Answers, Attempt, AttemptKind, Cause, ClusterReport, Exchange, ExchangeStep, Failure,
-    LastRefusal, NextAttempt, NodeExchange, NodeRequest, RequestOutcome, Retries, Router,
+    LastRefusal, Newest, NextAttempt, NodeExchange, NodeRequest, Pause, RequestOutcome, Retries,
+    Router,
 };
 use crate::policy::{HandshakeScope, RequestOptions, Target};
-use crate::snapshot::{ClusterConnections, OfEndpoint, carry_over};
+use crate::snapshot::{ClusterConnections, Latest, OfEndpoint, carry_over};
 use crate::topology::HostPort;
 
 /// The connections to all nodes. Clones share them.
@@ -43,6 +44,8 @@ pub(crate) struct Executor {
     records: Option<Arc<[u64]>>,
     /// The connections to all servers of the cluster, if the nodes are those of one.
     cluster: Option<Arc<ClusterConnections<NodeConnections>>>,
+    /// The newest connections of the client.
+    latest: Weak<Latest<Executor>>,
 }
 
 /// The user of the connections.
@@ -81,7 +84,11 @@ impl NodeConnections {
 
 impl Executor {
     /// Prepares the connections to all nodes; nothing is contacted.
-    pub(crate) fn new(config: &ClientConfig, purpose: ConnectionPurpose) -> Self {
+    pub(super) fn new(
+        config: &ClientConfig,
+        purpose: ConnectionPurpose,
+        latest: &Arc<Latest<Self>>,
+    ) -> Self {
         let settings = config.settings;
         let open =
             move |endpoint: &Arc<Endpoint>| NodeConnections::new(endpoint, &settings, purpose);
@@ -98,6 +105,7 @@ impl Executor {
             records: config.records.clone(),
             purpose,
             cluster: cluster.map(Arc::new),
+            latest: Arc::downgrade(latest),
         }
     }
 
@@ -248,9 +256,56 @@ impl Executor {
     /// Sends everything that is pending, until nothing is.
     pub(crate) async fn exchange<R: ReplyChannel>(&self, exchange: &mut Exchange<R>) {
         let deadline = self.begin_all(exchange);
-        while let Some(pause) = self.exchange_until_pause(exchange, deadline).await {
+        if let Some(pause) = self.exchange_until_pause(exchange, deadline).await {
             // Boxed, as above.
-            Box::pin(tokio::time::sleep(pause)).await;
+            Box::pin(self.exchange_after(pause, exchange, deadline)).await;
+        }
+    }
+
+    /// Goes on with an exchange from this pause on.
+    async fn exchange_after<R: ReplyChannel>(
+        &self,
+        pause: Pause,
+        exchange: &mut Exchange<R>,
+        deadline: Deadline,
+    ) {
+        let mut newer: Option<Self> = None;
+        let mut next = Some(pause);
+        while let Some(pause) = next {
+            if !pause.time.is_zero() {
+                tokio::time::sleep(pause.time).await;
+            }
+            if pause.reloads {
+                newer = self.reload(newer, exchange);
+            }
+            let executor = newer.as_ref().unwrap_or(self);
+            next = executor.exchange_until_pause(exchange, deadline).await;
+        }
+    }
+
+    /// Has an exchange, which these connections have begun, planned again by the newest topology. `newer` are the
+    /// connections by which it was sent since. Returns those by which it goes on, if they are others than these.
+    pub(crate) fn reload<R: ReplyChannel>(
+        &self,
+        newer: Option<Self>,
+        exchange: &mut Exchange<R>,
+    ) -> Option<Self> {
+        let Some(latest) = self.latest.upgrade().and_then(|latest| latest.load()) else {
+            exchange.give_up_held();
+            return newer;
+        };
+        let used = newer.as_ref().unwrap_or(self);
+        let is_newer = !Arc::ptr_eq(&used.nodes, &latest.executor.nodes);
+        let newest = Newest {
+            router: &latest.router,
+            is_newer,
+            follows_record: latest.executor.records.is_some(),
+            identity: &|node| Some(self.nodes.get(node.get())?.endpoint.observer.node().id()),
+        };
+        exchange.replan(&newest, Instant::now());
+        match is_newer {
+            true => Some(latest.executor.with_options(self.options)),
+            false => newer,
         }
     }
 
@@ -258,19 +313,19 @@ impl Executor {
     pub(crate) fn begin_all<R: ReplyChannel>(&self, exchange: &mut Exchange<R>) -> Deadline {
         let deadline = self.begin(exchange);
         if let Some(first) = exchange.attempts().next() {
-            let observer = &self.nodes[first.request.node.get()].observer;
+            let observer = &self.nodes[first.request.receiver().get()].observer;
             observer.fan_out(|| exchange.attempts().count());
         }
         deadline
     }
 
     /// Sends everything that is pending, until nothing is, or until there is a pause of this length before the next
-    /// attempt.
+    /// attempt, or before the exchange is to be [planned again](Self::reload).
     pub(crate) async fn exchange_until_pause<R: ReplyChannel>(
         &self,
         exchange: &mut Exchange<R>,
         deadline: Deadline,
-    ) -> Option<Duration> {
+    ) -> Option<Pause> {
         let blocking = exchange.blocking_time();
         loop {
             match exchange.poll(Instant::now()) {
@@ -284,8 +339,9 @@ impl Executor {
                 },
                 ExchangeStep::Wait(pause) => {
                     self.report(exchange.take_reports());
-                    return Some(pause);
+                    return Some(Pause::before_attempt(pause));
                 }
+                ExchangeStep::Reload(pause) => return Some(Pause::before_reload(pause)),
                 ExchangeStep::Done => {
                     self.report(exchange.take_reports());
                     return None;
@@ -311,7 +367,7 @@ impl Executor {
     /// The connections to the server of a request. `None` if there is no such server any more.
     #[cfg(feature = "proxy")]
     pub(super) fn server_for(&self, request: &NodeRequest) -> Option<Arc<NodeConnections>> {
-        let node = &self.nodes[request.node.get()];
+        let node = &self.nodes[request.receiver().get()];
         match request.server() {
             None => Some(Arc::clone(node)),
             address => self.other_server(node, address, Target::Primary),
@@ -331,9 +387,9 @@ impl Executor {
             let Some(attempt) = exchange.attempt() else {
                 return;
             };
-            let epoch = self.epoch(attempt.request.node);
+            let epoch = self.epoch(attempt.request.receiver());
             let attempt = (attempt, epoch);
-            let node = &self.nodes[attempt.0.request.node.get()];
+            let node = &self.nodes[attempt.0.request.receiver().get()];
             if let Some(hedge) = exchange.hedge(&self.options)
                 && let Some(replicas) = &node.replicas
             {

@@ -40,6 +40,8 @@ impl Executor {
                     self.report(exchange.take_reports());
                     return Some(pause);
                 }
+                // The servers of a cluster have no records.
+                ExchangeStep::Reload(_) => exchange.give_up_held(),
                 ExchangeStep::Done => {
                     self.report(exchange.take_reports());
                     return None;
@@ -68,7 +70,7 @@ impl Executor {
                     let stopwatch = Stopwatch::start(blocking);
                     let replies = request.slots.len();
                     let connection = &leased.connection;
-                    let epoch = self.epoch(request.node);
+                    let epoch = self.epoch(request.receiver());
                     let answers = connection
                         .exchange_into(
                             (&request.packed, epoch),

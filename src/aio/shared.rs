@@ -20,10 +20,10 @@ use crate::error::Error;
 use crate::observe::{ClientHealth, RequestSpan};
 use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, CommandOperation, EarlyAttempt, NodePing, Operation, PipelineOperation, Request,
-    RoutedCommand, Router, ScriptCache, ScriptStore, Selection, Step, parse_one,
+    Answers, CommandOperation, NodePing, Operation, PipelineOperation, Request, RoutedCommand,
+    Router, ScriptCache, ScriptStore, Selection, Step, parse_one,
 };
-use crate::snapshot::{Snapshot, Variant};
+use crate::snapshot::{Latest, Snapshot, Variant};
 #[cfg(feature = "proxy")]
 use crate::topology::NodeRef;
 
@@ -34,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) router: Arc<Router>,
     /// The connections.
     pub(crate) executor: Executor,
+    /// The newest of both, for requests that were begun by an older snapshot.
+    latest: Arc<Latest<Executor>>,
     /// Scripts seen so far, replaced as a whole when one is added. The proxy's threads share one cache, hence
     /// the outer `Arc`.
     pub(crate) scripts: Arc<RwLock<Arc<ScriptCache>>>,
@@ -55,9 +57,12 @@ impl ScriptStore for Shared {
 
 impl Snapshot for Shared {
     fn next(&self, config: &ClientConfig) -> Self {
+        let router = Arc::new(self.executor.router(config));
+        let executor = self.executor.next(config);
+        self.latest.set(&router, executor.clone());
         Self {
-            router: Arc::new(self.executor.router(config)),
-            executor: self.executor.next(config),
+            router,
+            executor,
             ..self.clone()
         }
     }
@@ -90,10 +95,14 @@ impl Shared {
         scripts: Arc<RwLock<Arc<ScriptCache>>>,
         purpose: ConnectionPurpose,
     ) -> Self {
-        let executor = Executor::new(config, purpose);
+        let latest = Arc::default();
+        let executor = Executor::new(config, purpose, &latest);
+        let router = Arc::new(executor.router(config));
+        latest.set(&router, executor.clone());
         Self {
-            router: Arc::new(executor.router(config)),
+            router,
             executor,
+            latest,
             scripts,
             db: config.db,
             identity: Arc::clone(&config.identity),
@@ -128,6 +137,7 @@ impl Shared {
         let span = RequestSpan::command(&self.router, self.db, &args, routed.as_ref());
         if let Ok(routed) = &routed
             && let Some(node) = routed.direct(self.executor.options.read_from)
+            && !self.router.is_moving()
         {
             let write = |out: &mut Vec<u8>| cmd.write_packed_command(out);
             let deadline = self.executor.deadline(routed.blocking);
@@ -135,10 +145,15 @@ impl Shared {
                 .executor
                 .call(node, write, routed.access, routed.blocking, deadline);
             let called = span.instrument(called).await;
-            if self.router.is_refused_by_cluster(&called) {
+            if self.router.goes_on_elsewhere(&called, routed.blocking) {
                 let attempt = deadline.early_attempt(Answers::of_call(called));
-                let operation = self.after_attempt(cmd, &args, routed, attempt);
-                return span.end(Box::pin(span.instrument(operation)).await);
+                let packed = &cmd.get_packed_command();
+                let args = &args;
+                let request = Request { packed, args };
+                let routed = Ok(routed.clone());
+                let operation = CommandOperation::new(&self.router, self, request, routed, (), 0)
+                    .after_attempt(attempt);
+                return span.end(Box::pin(span.instrument(self.run(operation))).await);
             }
             return span.end(routed.reply(&self.router, node, &args, called));
         }
@@ -155,28 +170,6 @@ impl Shared {
         span.end(Box::pin(span.instrument(operation)).await)
     }
 
-    /// Goes on with a command that a server of a cluster has refused.
-    async fn after_attempt(
-        &self,
-        cmd: &Cmd,
-        args: &[&[u8]],
-        routed: &RoutedCommand,
-        attempt: EarlyAttempt<Vec<Value>>,
-    ) -> Result<Value, Error> {
-        let packed = &cmd.get_packed_command();
-        let request = Request { packed, args };
-        let routed = routed.clone();
-        self.run(CommandOperation::after_attempt(
-            &self.router,
-            self,
-            request,
-            routed,
-            (),
-            attempt,
-        ))
-        .await
-    }
-
     /// Runs one command on `node`, whatever its keys.
     pub(crate) async fn request_at(&self, node: NodeIndex, cmd: &Cmd) -> Result<Value, Error> {
         let packed = &cmd.get_packed_command();
@@ -191,6 +184,13 @@ impl Shared {
                 .executor
                 .call(node, write, routed.access, routed.blocking, deadline);
             let called = span.instrument(called).await;
+            if self.router.is_planned_again(&called) {
+                let attempt = deadline.early_attempt(Answers::of_call(called));
+                let request = Request { packed, args };
+                let operation = CommandOperation::at_node(&self.router, self, request, routed, ())
+                    .after_attempt(attempt);
+                return span.end(Box::pin(span.instrument(self.run(operation))).await);
+            }
             return span.end(routed.reply(&self.router, node, args, called));
         }
         let request = Request { packed, args };

@@ -81,6 +81,7 @@ impl Error {
                 ErrorKind::Attempts
                 | ErrorKind::Config
                 | ErrorKind::CrossNode
+                | ErrorKind::Moving
                 | ErrorKind::Partial
                 | ErrorKind::Redis
                 | ErrorKind::Stale

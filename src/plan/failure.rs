@@ -62,6 +62,8 @@ pub(crate) trait ReplyBuffer: Default {
     fn replace_with_joined(&mut self, number: usize, replies: &[(&Self, usize)], merge: Merge);
     /// Puts an error in the place of reply number `number`.
     fn replace_with_error(&mut self, number: usize, error: &Error);
+    /// Appends an error as the next reply.
+    fn push_error(&mut self, error: &Error);
     /// The code of reply number `number` if it is an error.
     fn error_code(&self, number: usize) -> Option<&[u8]>;
     /// True if the server has refused a write because it is a replica.
@@ -113,6 +115,10 @@ impl ReplyBuffer for Vec<Value> {
         if let Some(place) = self.get_mut(number) {
             *place = error.to_reply();
         }
+    }
+
+    fn push_error(&mut self, error: &Error) {
+        self.push(error.to_reply());
     }
 
     fn decoded(&self, number: usize) -> Option<Cow<'_, Value>> {
@@ -179,9 +185,11 @@ pub(crate) enum Cause {
     Timeout(String),
     /// The deadline passed before the node was asked, which says nothing about the node.
     NoTime,
-    /// The record of the node is newer than the topology by which the request was placed. Nothing was sent, and the
-    /// request is to be placed again by a newer one.
+    /// The request was planned by a topology that is no longer the one of its connection. Nothing was sent, and it must
+    /// be planned again.
     Superseded,
+    /// The keys are being moved to other nodes. Nothing was sent. The text says which key, and why it had to wait.
+    Moving(String),
 }
 
 /// The pool of a node that a request takes its connection from.
@@ -256,7 +264,8 @@ impl Cause {
             Self::Connect(error) => error.io_kind(),
             Self::Dropped(failure) => Some(failure.kind),
             Self::PoolTimeout(_) | Self::Timeout(_) | Self::NoTime => Some(io::ErrorKind::TimedOut),
-            Self::Superseded => ConnectError::Superseded.io_kind(),
+            // A refusal of the client itself.
+            Self::Superseded | Self::Moving(_) => None,
         }
     }
 
@@ -319,7 +328,7 @@ impl Failure {
     /// number decides only between `Unknown` and a retryable error.
     pub(crate) fn on_held_connection(cause: Cause, count: usize) -> Self {
         let sent = match cause {
-            Cause::Connect(_) | Cause::NoTime | Cause::Superseded => 0,
+            Cause::Connect(_) | Cause::NoTime | Cause::Superseded | Cause::Moving(_) => 0,
             Cause::Dropped(_) | Cause::PoolTimeout(_) | Cause::Timeout(_) => count,
         };
         Self { cause, sent }
@@ -349,8 +358,14 @@ impl Failure {
     pub(crate) fn is_out_of_time(&self) -> bool {
         match self.cause {
             Cause::PoolTimeout(_) | Cause::Timeout(_) | Cause::NoTime => true,
-            Cause::Connect(_) | Cause::Dropped(_) | Cause::Superseded => false,
+            Cause::Connect(_) | Cause::Dropped(_) | Cause::Superseded | Cause::Moving(_) => false,
         }
+    }
+
+    /// True if the request was refused before it was sent, as it was planned by a topology that is no longer the newest.
+    #[inline]
+    pub(crate) fn is_superseded(&self) -> bool {
+        matches!(self.cause, Cause::Superseded)
     }
 
     /// The error for a request that is a read or was not sent: never `Unknown`.
@@ -382,6 +397,7 @@ impl Failure {
             ErrorKind::NodeDown => {
                 "; nothing was changed, so it can be repeated when the node is back"
             }
+            ErrorKind::Moving => "; nothing was sent, so it can be repeated",
             ErrorKind::Timeout => {
                 "; nothing was changed, so it can be repeated; if the node is only slow, raise \
                  `Builder::response_timeout`"
@@ -415,7 +431,10 @@ impl Failure {
 
     /// True if the node was tried, so that the failure says something about it.
     pub(in crate::plan) fn is_of_node(&self) -> bool {
-        !matches!(self.cause, Cause::NoTime | Cause::Superseded)
+        !matches!(
+            self.cause,
+            Cause::NoTime | Cause::Superseded | Cause::Moving(_)
+        )
     }
 
     /// True if the node was asked and did not reply in time.
@@ -434,11 +453,12 @@ impl Failure {
         match (&self.cause, sent, access) {
             // Before the row of writes: without a connection nothing was sent, whatever `sent` says.
             (Cause::PoolTimeout(_), _, _) => ErrorKind::PoolTimeout,
+            (
+                Cause::Superseded | Cause::Connect(ConnectError::Superseded) | Cause::Moving(_),
+                false,
+                _,
+            ) => ErrorKind::Moving,
             (Cause::Connect(ConnectError::Refused(_)), _, _) => ErrorKind::Redis,
-            // Refused before it was sent, likewise.
-            (Cause::Superseded | Cause::Connect(ConnectError::Superseded), _, _) => {
-                ErrorKind::NodeDown
-            }
             // Before all other causes: why the reply is missing matters less than that the write may have
             // been applied.
             (_, true, Access::Write) => ErrorKind::Unknown,
@@ -446,7 +466,11 @@ impl Failure {
                 ErrorKind::Auth
             }
             (Cause::Connect(ConnectError::NoSuchMaster(_)), _, _) => ErrorKind::Config,
-            (Cause::Connect(ConnectError::Stale(_)), _, _) => ErrorKind::Stale,
+            (
+                Cause::Superseded | Cause::Connect(ConnectError::Superseded) | Cause::Moving(_),
+                true,
+                _,
+            ) => ErrorKind::Moving,
             (Cause::Timeout(_) | Cause::NoTime, _, _) => ErrorKind::Timeout,
             (Cause::Connect(_) | Cause::Dropped(_), _, _) => ErrorKind::NodeDown,
         }
@@ -460,7 +484,11 @@ impl fmt::Display for Cause {
             Self::Dropped(failure) => write!(f, "the connection broke: {failure}"),
             Self::PoolTimeout(text) | Self::Timeout(text) => f.write_str(text),
             Self::NoTime => f.write_str("no time was left to send it"),
-            Self::Superseded => ConnectError::Superseded.fmt(f),
+            Self::Superseded => f.write_str(
+                "keys are being moved to other nodes, and the request was planned by a topology that is no longer the \
+                 newest",
+            ),
+            Self::Moving(text) => f.write_str(text),
         }
     }
 }

@@ -15,7 +15,7 @@
 
 use redis::Value;
 
-use crate::command::{Access, Args, Merge, PackedCommands, Route};
+use crate::command::{Access, Args, CommandSpec, Merge, PackedCommands, Route};
 use crate::error::{Error, ErrorKind};
 use crate::plan::batch::{NodeRequest, ReplySlot};
 use crate::plan::redirects::ClusterRouting;
@@ -59,8 +59,8 @@ impl ClusterRouting {
         let is_time = is_read || hops >= WRITE_AFTER && self.splits_writes();
         is_time
             && self
-                .command_parts(args)
-                .is_some_and(|parts| parts.keys(args) > 1)
+                .command(args)
+                .is_some_and(|command| has_parts(command, args))
     }
 
     /// The requests for each key of request number `number`, for the same server. The slot of each has the number of its
@@ -76,31 +76,49 @@ impl ClusterRouting {
         for _ in 0..=number {
             commands.next(&mut args).ok()??;
         }
-        let parts = self.command_parts(&args)?;
-        let mut each = request.part(&[]);
-        let access = request.slots.get(number)?.access;
-        let keys = parts.keys(&args);
-        for key in 0..keys {
-            let slot = ReplySlot::whole(u32::try_from(key).ok()?, access);
-            each.push(slot, |out| parts.write(&args, key, out));
-        }
-        let merge = parts.merge;
-        Some((
-            each,
-            KeyByKey {
-                parent,
-                number,
-                keys,
-                merge,
-                is_write: access == Access::Write,
-            },
-        ))
+        cut(self.command(&args)?, &args, request, number, parent)
     }
+}
 
-    fn command_parts(&self, args: &[&[u8]]) -> Option<CommandParts> {
-        let command = self.command(args)?;
+/// True if a command with these arguments can be cut into several.
+pub(in crate::plan) fn has_parts(command: &CommandSpec, args: &[&[u8]]) -> bool {
+    CommandParts::of(command).is_some_and(|parts| parts.keys(args) > 1)
+}
+
+/// The requests for each key of request number `number`, which has these arguments. The slot of each has the number of its
+/// key.
+pub(in crate::plan) fn cut(
+    command: &CommandSpec,
+    args: &[&[u8]],
+    request: &NodeRequest,
+    number: usize,
+    parent: usize,
+) -> Option<(NodeRequest, KeyByKey)> {
+    let parts = CommandParts::of(command)?;
+    let mut each = request.part(&[]);
+    let access = request.slots.get(number)?.access;
+    let keys = parts.keys(args);
+    for key in 0..keys {
+        let slot = ReplySlot::whole(u32::try_from(key).ok()?, access);
+        each.push(slot, |out| parts.write(args, key, out));
+    }
+    let merge = parts.merge;
+    Some((
+        each,
+        KeyByKey {
+            parent,
+            number,
+            keys,
+            merge,
+            is_write: access == Access::Write,
+        },
+    ))
+}
+
+impl CommandParts {
+    fn of(command: &CommandSpec) -> Option<Self> {
         match command.route() {
-            Route::Split { step, tail, merge } => Some(CommandParts {
+            Route::Split { step, tail, merge } => Some(Self {
                 head: command.first_key(),
                 step: step.into(),
                 tail: tail.into(),
@@ -109,9 +127,7 @@ impl ClusterRouting {
             _ => None,
         }
     }
-}
 
-impl CommandParts {
     fn keys(self, args: &[&[u8]]) -> usize {
         args.len().saturating_sub(self.head + self.tail) / self.step.max(1)
     }
@@ -156,7 +172,7 @@ impl KeyByKey {
             // The error for one key says that nothing was done.
             Some(_) if done > 0 && self.is_write => {
                 let text = format!(
-                    "the command was sent key by key, as its slot is on two nodes, and was done for {done} of {} keys",
+                    "the command was sent key by key, as its keys are on two nodes, and was done for {done} of {} keys",
                     self.keys
                 );
                 values.replace_with_error(self.number, &Error::new(ErrorKind::Unknown, text));

@@ -36,6 +36,7 @@
 //!   requests may be resent. `retries`: when there is another attempt. `other_node`: requests that the next
 //!   node may serve instead. `partial`: replies of the reachable nodes only. `missing`: reads answered as if
 //!   their keys did not exist. `servers`: the servers of one node, asked one after another. `outcome`: how the requests to one node ended, for metrics and traces.
+//! * `moving`: where a request goes that was planned by an older topology, while a reshard moves keys.
 //! * `replies`: the results of the commands of a pipeline, and the error of one that broke.
 //! * `merge`: one reply made of the replies of several nodes.
 //! * `operation`: one command or pipeline under way, as a state machine.
@@ -72,6 +73,7 @@ mod location;
 mod lockout;
 mod merge;
 mod missing;
+mod moving;
 mod operation;
 mod other_node;
 mod outcome;
@@ -114,11 +116,12 @@ pub(crate) use batch::{Batch, NodeRequest};
 pub(crate) use dedicated::{DedicatedState, KeyCheck};
 pub(crate) use exchange::{Attempt, AttemptKind, EarlyAttempt, Exchange, ExchangeStep};
 #[cfg(feature = "tokio-comp")]
-pub(crate) use exchange::{Hedge, NodeExchange};
+pub(crate) use exchange::{Hedge, NodeExchange, Pause};
 pub(crate) use failure::{Answers, Cause, Failure, PoolUse, ReplyBuffer, is_of_replica};
 pub(crate) use handle_command::{NameCommand, WatchCommand};
 pub(crate) use location::KeyLocation;
 pub(crate) use missing::Fallback;
+pub(crate) use moving::Newest;
 pub(crate) use operation::{
     CommandOperation, Operation, PipelineOperation, Request, ScriptStore, Selection, Step,
 };

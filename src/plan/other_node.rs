@@ -26,10 +26,14 @@ pub(crate) fn for_other_node<R: ReplyBuffer>(
     if request.tried + 1 >= living.len() {
         return None;
     }
-    // All mean that the deadline has passed, and the next node would be tried under the same deadline.
+    // The deadline has passed, and the next node would be tried under the same one; or the plan is void.
     if matches!(
         failure.cause,
-        Cause::PoolTimeout(_) | Cause::Timeout(_) | Cause::NoTime | Cause::Superseded
+        Cause::PoolTimeout(_)
+            | Cause::Timeout(_)
+            | Cause::NoTime
+            | Cause::Superseded
+            | Cause::Moving(_)
     ) {
         return None;
     }

@@ -310,6 +310,9 @@ impl Retries {
                 .and_then(|code| self.repetition(code))?;
             return may_resend.then(|| self.repeat(first, repetition)).flatten();
         }
+        if matches!(failure.cause, Cause::Superseded | Cause::Moving(_)) {
+            return None;
+        }
         self.failed = self.failed.saturating_add(1);
         if !may_resend || u32::from(self.failed) >= self.policy.attempts_max() {
             return None;
@@ -320,8 +323,7 @@ impl Retries {
             Cause::Connect(error) => (error.may_pass(), false),
             // The deadline has passed, or the pool is exhausted, which another attempt would make worse.
             Cause::PoolTimeout(_) | Cause::Timeout(_) | Cause::NoTime => (false, false),
-            // To be placed again first.
-            Cause::Superseded => (false, false),
+            Cause::Superseded | Cause::Moving(_) => (false, false),
         };
         if !passes {
             return None;

@@ -149,6 +149,22 @@ impl Router {
         self.cluster.as_ref()
     }
 
+    /// The commands whose keys are known.
+    pub(in crate::plan) fn commands(&self) -> &CommandTable {
+        &self.commands
+    }
+
+    /// True if writes may be split.
+    pub(in crate::plan) fn splits_writes(&self) -> bool {
+        self.split_writes == SplitWrites::Allowed
+    }
+
+    /// True while a reshard moves keys.
+    #[inline]
+    pub(crate) fn is_moving(&self) -> bool {
+        self.topology.moving().is_some()
+    }
+
     /// Sets the protocol of the connections to each node, in node order: replies that stand for those of a
     /// node are made in it. Defaults to RESP2 for all.
     pub(crate) fn with_protocols(mut self, protocols: impl IntoIterator<Item = Protocol>) -> Self {

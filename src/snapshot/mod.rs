@@ -4,6 +4,7 @@
 //!   connections to its nodes.
 //! * `cluster_connections`: [`ClusterConnections`], the connections to the servers of a Redis Cluster.
 //! * `carry_over`: the connections to nodes that stay, from one snapshot to the next.
+//! * `latest`: [`Latest`], the newest snapshot, for requests that must be planned again because keys are moved.
 //! * `publisher`: [`Publisher`], which gives a new topology to all handles of a client, of whatever kind.
 //! * `monitor`: the thread that probes the nodes of a cache, and takes those that fail out of the placement.
 //! * `topology_file`: the thread that reads a topology again when its file changes.
@@ -15,7 +16,7 @@
 //!                            └─▶ SnapshotFamily of each thread of a proxy
 //! ```
 //!
-//! A request loads one snapshot, without a lock, and ends by it: node indices, placement and connections always
+//! A request loads one snapshot, without a lock, and ends by it, unless a reshard moves its keys: node indices, placement and connections always
 //! belong together. Connections to a node that is reached as before are carried over to the next snapshot; those to
 //! a node that has left are closed when the last request of an older snapshot has ended.
 //!
@@ -24,6 +25,7 @@
 mod carry_over;
 mod cell;
 mod cluster_connections;
+mod latest;
 mod monitor;
 mod publisher;
 mod topology_file;
@@ -31,4 +33,5 @@ mod topology_file;
 pub(crate) use carry_over::{OfEndpoint, carry_over};
 pub(crate) use cell::{Snapshot, SnapshotHandle, SnapshotListener, Variant};
 pub(crate) use cluster_connections::ClusterConnections;
+pub(crate) use latest::Latest;
 pub(crate) use publisher::Publisher;

@@ -24,14 +24,21 @@ impl Builder {
         let publisher = Publisher::new(self.config(Runtime::Blocking)?)?;
         #[cfg(feature = "tokio-comp")]
         let async_client = Arc::new(AsyncClient::new(Arc::clone(&publisher)));
-        let shared = SnapshotHandle::open(&publisher, |config| Shared {
-            executor: Executor::new(config),
-            router: Arc::new(config.router.clone()),
-            scripts: Arc::default(),
-            db: config.db,
-            identity: Arc::clone(&config.identity),
-            #[cfg(feature = "tokio-comp")]
-            async_client,
+        let shared = SnapshotHandle::open(&publisher, |config| {
+            let latest = Arc::default();
+            let executor = Executor::new(config, &latest);
+            let router = Arc::new(config.router.clone());
+            latest.set(&router, executor.clone());
+            Shared {
+                executor,
+                router,
+                latest,
+                scripts: Arc::default(),
+                db: config.db,
+                identity: Arc::clone(&config.identity),
+                #[cfg(feature = "tokio-comp")]
+                async_client,
+            }
         });
         Ok(ShardedClient::from_shared(shared))
     }

@@ -14,7 +14,7 @@
 //! connections in a circle.
 
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,10 +28,10 @@ use crate::observe::{NodeHealth, NodeObserver, Stopwatch};
 use crate::partition::NodeIndex;
 use crate::plan::{
     Answers, Attempt, AttemptKind, Cause, ClusterReport, Exchange, ExchangeStep, ExpectedEnd,
-    Failure, LastRefusal, NextAttempt, NodeRequest, PoolUse, RequestOutcome, Retries,
+    Failure, LastRefusal, Newest, NextAttempt, NodeRequest, PoolUse, RequestOutcome, Retries,
 };
 use crate::policy::{HandshakeScope, RequestOptions, Target};
-use crate::snapshot::{ClusterConnections, OfEndpoint, carry_over};
+use crate::snapshot::{ClusterConnections, Latest, OfEndpoint, carry_over};
 use crate::sync::connection::{Connector, Delivery, NodeConnection};
 use crate::sync::pool::{Checkout, Lease, Pool, PoolSettings};
 use crate::topology::HostPort;
@@ -47,6 +47,8 @@ pub(crate) struct Executor {
     records: Option<Arc<[u64]>>,
     /// The connections to all servers of the cluster, if the nodes are those of one.
     cluster: Option<Arc<ClusterConnections<NodePools>>>,
+    /// The newest connections of the client.
+    latest: Weak<Latest<Executor>>,
 }
 
 /// The connections to one node. Two pools, so that clients that wait in BLPOP cannot use up the connections
@@ -167,7 +169,7 @@ impl NodePools {
 
 impl Executor {
     /// Prepares the connections to all nodes; nothing is contacted.
-    pub(super) fn new(config: &ClientConfig) -> Self {
+    pub(super) fn new(config: &ClientConfig, latest: &Arc<Latest<Self>>) -> Self {
         let settings = config.settings;
         let open = move |endpoint: &Arc<Endpoint>| NodePools::new(endpoint, &settings);
         let cluster = config
@@ -182,6 +184,7 @@ impl Executor {
             options: config.settings.request_options(),
             records: config.records.clone(),
             cluster: cluster.map(Arc::new),
+            latest: Arc::downgrade(latest),
         }
     }
 
@@ -303,15 +306,17 @@ impl Executor {
         let deadline = self.begin(exchange);
         let blocking = exchange.blocking_time();
         if let Some(first) = exchange.attempts().next() {
-            let observer = &self.nodes[first.request.node.get()].observer;
+            let observer = &self.nodes[first.request.receiver().get()].observer;
             observer.fan_out(|| exchange.attempts().count());
         }
+        let mut newer: Option<Self> = None;
         loop {
             match exchange.poll(Instant::now()) {
                 ExchangeStep::Send => {
-                    self.choose_servers(exchange);
-                    if !self.send_hedged(exchange, &deadline) {
-                        let answers = self.send(exchange.attempts(), blocking, &deadline);
+                    let executor = newer.as_ref().unwrap_or(self);
+                    executor.choose_servers(exchange);
+                    if !executor.send_hedged(exchange, &deadline) {
+                        let answers = executor.send(exchange.attempts(), blocking, &deadline);
                         exchange.handle(answers);
                     }
                 }
@@ -319,8 +324,36 @@ impl Executor {
                     self.report(exchange);
                     thread::sleep(pause);
                 }
+                ExchangeStep::Reload(pause) => {
+                    if !pause.is_zero() {
+                        thread::sleep(pause);
+                    }
+                    newer = self.reload(newer, exchange);
+                }
                 ExchangeStep::Done => return self.report(exchange),
             }
+        }
+    }
+
+    /// Has an exchange, which these connections have begun, planned again by the newest topology. `newer` are the
+    /// connections by which it was sent since. Returns those by which it goes on, if they are others than these.
+    fn reload(&self, newer: Option<Self>, exchange: &mut Exchange) -> Option<Self> {
+        let Some(latest) = self.latest.upgrade().and_then(|latest| latest.load()) else {
+            exchange.give_up_held();
+            return newer;
+        };
+        let used = newer.as_ref().unwrap_or(self);
+        let is_newer = !Arc::ptr_eq(&used.nodes, &latest.executor.nodes);
+        let newest = Newest {
+            router: &latest.router,
+            is_newer,
+            follows_record: latest.executor.records.is_some(),
+            identity: &|node| Some(self.nodes.get(node.get())?.endpoint.observer.node().id()),
+        };
+        exchange.replan(&newest, Instant::now());
+        match is_newer {
+            true => Some(latest.executor.with_options(self.options)),
+            false => newer,
         }
     }
 
@@ -347,7 +380,7 @@ impl Executor {
     fn server(&self, request: &NodeRequest) -> Option<ServerPools<'_>> {
         match (request.server(), &self.cluster) {
             (Some(address), Some(cluster)) => cluster.redirected(address).map(ServerPools::Other),
-            _ => self.nodes[request.node.get()].server(request.target),
+            _ => self.nodes[request.receiver().get()].server(request.target),
         }
     }
 
@@ -391,11 +424,11 @@ impl Executor {
                 };
                 match server {
                     Some(server) => {
-                        let epoch = self.epoch(attempt.request.node);
+                        let epoch = self.epoch(attempt.request.receiver());
                         InFlight::begin((*attempt, epoch), server, blocking, stopwatch, deadline)
                     }
                     None => {
-                        let node = &self.nodes[attempt.request.node.get()];
+                        let node = &self.nodes[attempt.request.receiver().get()];
                         InFlight::without_server(*attempt, &node.observer, stopwatch, deadline)
                     }
                 }

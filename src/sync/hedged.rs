@@ -29,7 +29,7 @@ impl Executor {
         let (Some(attempt), Some(hedge)) = (request.attempt(), request.hedge(&self.options)) else {
             return false;
         };
-        let node = &self.nodes[attempt.request.node.get()];
+        let node = &self.nodes[attempt.request.receiver().get()];
         let servers = (
             node.server(attempt.request.target),
             node.server(hedge.target),
@@ -48,7 +48,7 @@ impl Executor {
                 .may_hedge()
                 .then(|| (&**second, limit(hedge.target)))
         };
-        let epoch = self.epoch(attempt.request.node);
+        let epoch = self.epoch(attempt.request.receiver());
         let attempt = (attempt, epoch);
         let (answers, is_second) = send(attempt, first, hedge.after, second, deadline);
         if is_second {

@@ -18,7 +18,7 @@ use crate::plan::{
     Answers, CommandOperation, NodePing, Operation, PipelineOperation, Request, RoutedCommand,
     Router, ScriptCache, ScriptStore, Selection, Step, parse_one,
 };
-use crate::snapshot::{Snapshot, Variant};
+use crate::snapshot::{Latest, Snapshot, Variant};
 #[cfg(feature = "tokio-comp")]
 use crate::sync::async_client::AsyncClient;
 use crate::sync::executor::Executor;
@@ -30,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) router: Arc<Router>,
     /// The connections.
     pub(crate) executor: Executor,
+    /// The newest of both, for requests that were begun by an older snapshot.
+    pub(crate) latest: Arc<Latest<Executor>>,
     /// Scripts seen so far, replaced as a whole when one is added.
     pub(crate) scripts: Arc<RwLock<Arc<ScriptCache>>>,
     /// The database that all nodes use.
@@ -54,9 +56,12 @@ impl ScriptStore for Shared {
 
 impl Snapshot for Shared {
     fn next(&self, config: &ClientConfig) -> Self {
+        let router = Arc::new(config.router.clone());
+        let executor = self.executor.next(config);
+        self.latest.set(&router, executor.clone());
         Self {
-            router: Arc::new(config.router.clone()),
-            executor: self.executor.next(config),
+            router,
+            executor,
             ..self.clone()
         }
     }
@@ -96,6 +101,7 @@ impl Shared {
         let _entered = span.enter();
         if let Ok(routed) = &routed
             && let Some(node) = routed.direct(self.executor.options.read_from)
+            && !self.router.is_moving()
         {
             return span.end(self.call(node, packed, &args, routed, true));
         }
@@ -133,8 +139,8 @@ impl Shared {
         )))
     }
 
-    /// Runs one command whose reply is returned as it is, unless a server of a cluster refuses it and it `follows`
-    /// redirects.
+    /// Runs one command whose reply is returned as it is, unless it is to be planned again, or a server of a cluster
+    /// refuses it and it `follows` redirects.
     fn call(
         &self,
         node: NodeIndex,
@@ -147,17 +153,19 @@ impl Shared {
         let result = self
             .executor
             .call(node, packed, routed.access, routed.blocking, deadline);
-        if follows && self.router.is_refused_by_cluster(&result) {
+        let goes_on = match follows {
+            true => self.router.goes_on_elsewhere(&result, routed.blocking),
+            false => self.router.is_planned_again(&result),
+        };
+        if goes_on {
             let request = Request { packed, args };
+            let routed = routed.clone();
             let attempt = deadline.early_attempt(Answers::of_call(result));
-            return self.run(CommandOperation::after_attempt(
-                &self.router,
-                self,
-                request,
-                routed.clone(),
-                (),
-                attempt,
-            ));
+            let operation = match follows {
+                true => CommandOperation::new(&self.router, self, request, Ok(routed), (), 0),
+                false => CommandOperation::at_node(&self.router, self, request, routed, ()),
+            };
+            return self.run(operation.after_attempt(attempt));
         }
         routed.reply(&self.router, node, args, result)
     }

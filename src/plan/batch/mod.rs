@@ -40,6 +40,7 @@ use crate::plan::{Exchange, Plan, ReplyBuffer, Router};
 pub(crate) use node_request::{NodeRequest, ReplySlot};
 
 pub(in crate::plan) use fan_out::{FanOut, PartReply, missing};
+pub(in crate::plan) use node_request::MovedTo;
 pub(crate) use node_request::ServerOf;
 pub(in crate::plan) use node_request::WHOLE;
 

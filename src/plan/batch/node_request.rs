@@ -11,12 +11,13 @@
 //! A chunk never ends within a transaction or between two requests that share a slot.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::Value;
 
 use crate::command::{Access, Args, CommandTable, PackedCommands};
-use crate::partition::NodeIndex;
+use crate::partition::{NodeId, NodeIndex};
 use crate::plan::redirects::Redirected;
 use crate::plan::{Answers, ExpectedEnd, Fallback, ReplyBuffer, Router};
 #[cfg(feature = "proxy")]
@@ -37,7 +38,7 @@ const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
 /// The requests for one node, and the destinations of their replies.
 #[derive(Debug)]
 pub(crate) struct NodeRequest {
-    /// The node that receives them.
+    /// The node of their plan. It receives them, unless they have [moved](Self::moved).
     pub(crate) node: NodeIndex,
     /// The server of the node that receives them.
     pub(crate) target: Target,
@@ -64,9 +65,22 @@ pub(crate) struct NodeRequest {
     pub(in crate::plan) tried: usize,
     /// The way that the requests have taken through a cluster, if they were redirected. Boxed, as it is rare.
     pub(in crate::plan) redirected: Option<Box<Redirected>>,
+    /// Where they go by a newer topology than that of their plan; see [`moving`](crate::plan::moving).
+    pub(in crate::plan) moved: Option<Arc<MovedTo>>,
     /// True for requests over a dedicated connection. Their meaning depends on the state of that connection,
     /// so they are never sent over another one.
     pub(in crate::plan) is_pinned: bool,
+}
+
+/// A node of a newer topology than that by which a request was planned.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::plan) struct MovedTo {
+    /// Its index in the newer topology.
+    pub(in crate::plan) node: NodeIndex,
+    /// Its identity.
+    pub(in crate::plan) id: NodeId,
+    /// Its name.
+    pub(in crate::plan) name: String,
 }
 
 /// A server that requests were sent to.
@@ -74,6 +88,7 @@ pub(crate) struct NodeRequest {
 pub(crate) struct ServerOf {
     pub(in crate::plan) node: NodeIndex,
     redirected: Option<Box<Redirected>>,
+    moved: Option<Arc<MovedTo>>,
 }
 
 /// The destination of one reply, and the properties of its request that matter when the reply is missing.
@@ -144,6 +159,7 @@ impl ServerOf {
         Self {
             node,
             redirected: None,
+            moved: None,
         }
     }
 }
@@ -166,6 +182,7 @@ impl NodeRequest {
             retention: ReplyRetention::All,
             tried: 0,
             redirected: None,
+            moved: None,
             is_pinned: false,
         }
     }
@@ -174,6 +191,7 @@ impl NodeRequest {
     pub(in crate::plan) fn at_server(server: ServerOf) -> Self {
         Self {
             redirected: server.redirected,
+            moved: server.moved,
             ..Self::new(server.node)
         }
     }
@@ -183,6 +201,7 @@ impl NodeRequest {
         ServerOf {
             node: self.node,
             redirected: self.redirected,
+            moved: self.moved,
         }
     }
 
@@ -192,6 +211,7 @@ impl NodeRequest {
         ServerOf {
             node: self.node,
             redirected: self.redirected.clone(),
+            moved: self.moved.clone(),
         }
     }
 
@@ -290,6 +310,7 @@ impl NodeRequest {
         let mut rest = self.without_requests();
         rest.target = self.target;
         rest.redirected.clone_from(&self.redirected);
+        rest.moved.clone_from(&self.moved);
         self.for_each(|number, slot, frame| {
             if number < first {
                 return;
@@ -396,6 +417,12 @@ impl NodeRequest {
         }
     }
 
+    /// The node that receives the requests, by the topology of the executor that sends them.
+    #[inline]
+    pub(crate) fn receiver(&self) -> NodeIndex {
+        self.moved.as_ref().map_or(self.node, |moved| moved.node)
+    }
+
     /// The server that receives the requests, if it is no node of the topology.
     pub(crate) fn server(&self) -> Option<&HostPort> {
         self.redirected.as_ref()?.server.as_ref()
@@ -403,9 +430,10 @@ impl NodeRequest {
 
     /// The name of the node that receives them.
     pub(crate) fn node_name<'n>(&self, router: &'n Router) -> Cow<'n, str> {
-        match self.server() {
-            Some(server) => Cow::Owned(server.to_string()),
-            None => Cow::Borrowed(router.name(self.node)),
+        match (self.server(), &self.moved) {
+            (Some(server), _) => Cow::Owned(server.to_string()),
+            (None, Some(moved)) => Cow::Owned(moved.name.clone()),
+            (None, None) => Cow::Borrowed(router.name(self.node)),
         }
     }
 
@@ -423,7 +451,7 @@ impl NodeRequest {
     }
 
     /// Calls `each` with the number, the slot and the bytes of each request.
-    fn for_each(&self, mut each: impl FnMut(usize, ReplySlot, &[u8])) {
+    pub(in crate::plan) fn for_each(&self, mut each: impl FnMut(usize, ReplySlot, &[u8])) {
         // Parsed again, because the ends of single requests are not kept: a resend is rare, and requests are many.
         let mut commands = PackedCommands::new(&self.packed);
         let mut args = Args::new();

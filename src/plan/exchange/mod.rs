@@ -19,12 +19,13 @@
 //! [waits](ExchangeStep::Wait) before the next wave: for a node that is down, or that has refused requests for
 //! the time being. A request that any node may serve goes to all other nodes before that.
 //!
-//! `node` is what is sent to one node, attempt by attempt.
+//! `node` is what is sent to one node, attempt by attempt; `replan` is what is planned again, while keys are moved.
 //!
 //! Each node fails at most as often as the policy says, and no wave begins after the [end](Exchange::end). Nothing
 //! here sleeps.
 
 mod node;
+mod replan;
 
 use std::iter;
 use std::sync::Arc;
@@ -57,8 +58,39 @@ pub(crate) enum ExchangeStep {
     Send,
     /// Wait this long, then poll again.
     Wait(Duration),
+    /// Wait this long, then [plan again](Exchange::replan) by the newest topology, and poll again.
+    Reload(Duration),
     /// Nothing more is to be sent.
     Done,
+}
+
+/// A pause of an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg(feature = "tokio-comp")]
+pub(crate) struct Pause {
+    /// Its length; may be zero.
+    pub(crate) time: Duration,
+    /// True if the exchange is planned again behind it.
+    pub(crate) reloads: bool,
+}
+
+#[cfg(feature = "tokio-comp")]
+impl Pause {
+    /// A pause before the next attempt.
+    pub(crate) fn before_attempt(time: Duration) -> Self {
+        Self {
+            time,
+            reloads: false,
+        }
+    }
+
+    /// A pause before the exchange is planned again.
+    pub(crate) fn before_reload(time: Duration) -> Self {
+        Self {
+            time,
+            reloads: true,
+        }
+    }
 }
 
 /// Requests for several nodes, and the replies received so far.
@@ -95,6 +127,10 @@ pub(crate) struct Exchange<R = Vec<Value>> {
     reports: Vec<ClusterReport>,
     /// The commands that were sent key by key.
     key_by_key: Vec<KeyByKey>,
+    /// True if the requests are placed by their keys, and not by the user.
+    is_routed: bool,
+    /// Number of looks at the newest topology so far.
+    looks: u16,
     /// The result of an attempt that was made at the only node before the exchange begins.
     early: Option<Box<Answers<R>>>,
 }
@@ -134,16 +170,24 @@ impl<R: ReplyBuffer> Exchange<R> {
             is_unfollowed: false,
             reports: Vec::new(),
             key_by_key: Vec::new(),
+            is_routed: false,
+            looks: 0,
             early: None,
         }
     }
 
-    /// Has the redirects followed if the nodes of the router are those of a cluster. Not for requests to a node that
-    /// the user has named.
+    /// Has the redirects followed if the nodes of the router are those of a cluster, and holds what cannot be sent while
+    /// keys are moved. Not for requests to a node that the user has named.
     pub(crate) fn for_router(mut self, router: &Router) -> Self {
         self.cluster = router.cluster().map(Arc::clone);
+        self.is_routed = true;
+        let may_block = self.blocking != BlockingTime::None;
         for node in &mut self.nodes {
             node.set_doubts(self.cluster.as_ref());
+            node.may_be_unblocked = may_block && node.request.slots.len() == 1;
+        }
+        if router.topology().moving().is_some() {
+            self.hold_what_moves(router);
         }
         self
     }
@@ -183,13 +227,14 @@ impl<R: ReplyBuffer> Exchange<R> {
     ) -> Self {
         Self {
             cluster: self.cluster.clone(),
+            is_routed: self.is_routed,
             ..Self::new(requests, blocking, LivingNodes::none()).until(self.end)
         }
     }
 
-    /// True if redirects are followed.
+    /// True if the requests are placed by their keys, and redirects are followed.
     pub(in crate::plan) fn is_following(&self) -> bool {
-        self.cluster.is_some()
+        self.is_routed
     }
 
     /// Sets the latest end: the later exchanges of an operation share the deadline of its first.
@@ -282,11 +327,17 @@ impl<R: ReplyBuffer> Exchange<R> {
             return ExchangeStep::Send;
         }
         let step = self.next_pause(now);
-        if step == ExchangeStep::Send {
-            self.limit_blocking(now);
-        }
-        if step == ExchangeStep::Done {
-            self.settle();
+        match step {
+            ExchangeStep::Send => self.limit_blocking(now),
+            ExchangeStep::Wait(pause) if self.is_holding() => {
+                return match self.next_look(now) {
+                    ExchangeStep::Reload(look) => ExchangeStep::Reload(look.min(pause)),
+                    step => step,
+                };
+            }
+            ExchangeStep::Done if self.is_holding() => return self.next_look(now),
+            ExchangeStep::Done => self.settle(),
+            ExchangeStep::Wait(_) | ExchangeStep::Reload(_) => {}
         }
         step
     }
@@ -337,7 +388,7 @@ impl<R: ReplyBuffer> Exchange<R> {
                 .map(|started| now.saturating_duration_since(started));
             let left = time.saturating_sub(elapsed.unwrap_or_default());
             for node in &mut self.nodes {
-                node.limit_blocking(cluster, left);
+                node.limit_blocking(cluster.commands(), left);
             }
         }
     }

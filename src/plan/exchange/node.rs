@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::command::CommandTable;
 use crate::error::Error;
 use crate::partition::NodeIndex;
 use crate::plan::batch::NodeRequest;
@@ -40,6 +41,10 @@ pub(crate) struct NodeExchange<R> {
     pub(super) doubts: Option<Arc<ClusterRouting>>,
     /// True for the only request of an exchange.
     pub(super) is_single: bool,
+    /// True for a request that may block, and go on elsewhere if CLIENT UNBLOCK ends it.
+    pub(super) may_be_unblocked: bool,
+    /// True if it is held until all before it are final.
+    pub(super) is_behind: bool,
     /// Number of the command among those sent key by key. The number of the command of each slot is that of its key.
     pub(super) key_by_key: Option<usize>,
 }
@@ -53,6 +58,10 @@ pub(super) enum State {
     Paused,
     /// Another attempt is to be made at this time.
     Waiting(Instant),
+    /// Nothing is sent until the newest topology says where to.
+    Held,
+    /// CLIENT UNBLOCK has ended the request, which goes on if that was done as its key moves.
+    Unblocked,
     /// The replies, or the failure, are final, unless another node may serve the requests.
     Over,
     /// Final: what other nodes may serve was moved to one, if there was something.
@@ -92,7 +101,7 @@ pub(crate) enum AttemptKind {
     Resend,
     /// Another node could not be reached.
     OtherNode,
-    /// A server of a cluster has refused them.
+    /// A server of a cluster has refused them, or they were planned again as keys are moved.
     Redirect,
 }
 
@@ -100,7 +109,9 @@ impl Attempt<'_> {
     /// Why the requests are sent.
     pub(crate) fn kind(&self) -> AttemptKind {
         match (self.is_resend, self.request.tried) {
-            (false, _) if self.request.redirected.is_some() => AttemptKind::Redirect,
+            (false, _) if self.request.redirected.is_some() || self.request.moved.is_some() => {
+                AttemptKind::Redirect
+            }
             (true, _) => AttemptKind::Resend,
             (false, 0) => AttemptKind::First,
             (false, _) => AttemptKind::OtherNode,
@@ -133,13 +144,19 @@ impl<R: ReplyBuffer> NodeExchange<R> {
     pub(super) fn new(request: NodeRequest) -> Self {
         Self {
             rest: request.for_sending().map(|rest| Box::new((0, rest))),
-            request,
             answers: Answers::default(),
             retries: Retries::default(),
-            state: State::Pending,
+            // Its index is that of a newer topology than the executor begins with.
+            state: match request.moved {
+                Some(_) => State::Held,
+                None => State::Pending,
+            },
+            request,
             servers: None,
             doubts: None,
             is_single: false,
+            may_be_unblocked: false,
+            is_behind: false,
             key_by_key: None,
         }
     }
@@ -172,14 +189,14 @@ impl<R: ReplyBuffer> NodeExchange<R> {
     }
 
     /// Has the commands of an attempt that is not the first block for this time at most.
-    pub(super) fn limit_blocking(&mut self, cluster: &ClusterRouting, left: Duration) {
+    pub(super) fn limit_blocking(&mut self, commands: &CommandTable, left: Duration) {
         if self.state != State::Pending {
             return;
         }
         match &mut self.rest {
-            Some(rest) => rest.1.limit_blocking(cluster.commands(), left),
-            None if self.request.redirected.is_some() => {
-                self.request.limit_blocking(cluster.commands(), left);
+            Some(rest) => rest.1.limit_blocking(commands, left),
+            None if self.request.redirected.is_some() || self.request.moved.is_some() => {
+                self.request.limit_blocking(commands, left);
             }
             None => {}
         }
@@ -233,7 +250,8 @@ impl<R: ReplyBuffer> NodeExchange<R> {
             return Ok((&self.answers.values, number));
         }
         let access = self.request.slots[number].access;
-        let name = cluster.and_then(|cluster| cluster.name(&self.request));
+        let moved = self.request.moved.as_ref().map(|moved| moved.name.clone());
+        let name = moved.or_else(|| cluster?.name(&self.request));
         let failure = self.answers.failure.as_ref();
         Err(failure.map_or_else(no_reply_to_key, |failure| {
             failure.error(&name.unwrap_or_default(), number, access)
@@ -271,6 +289,7 @@ impl<R: ReplyBuffer> NodeExchange<R> {
     /// Gives up the attempt that is pending or waited for. A resend leaves the outcome of the attempt before; a
     /// first attempt fails with a timeout, as not sent.
     pub(super) fn expire(&mut self) {
+        self.expire_held();
         if !matches!(self.state, State::Moved | State::Void) && self.is_unsent_redirect() {
             return self.give_up_redirect();
         }
@@ -307,7 +326,12 @@ impl<R: ReplyBuffer> NodeExchange<R> {
     /// The requests to move to another node, once: what is left of them here is final.
     pub(super) fn leave(&mut self, living: &LivingNodes) -> Option<NodeRequest> {
         match self.state {
-            State::Pending | State::Waiting(_) | State::Moved | State::Void => return None,
+            State::Pending
+            | State::Waiting(_)
+            | State::Held
+            | State::Unblocked
+            | State::Moved
+            | State::Void => return None,
             // If some may only be served here, all of them stay: what has moved must not be repeated here.
             State::Paused if !self.may_leave_whole() => return None,
             State::Paused | State::Over => {}
@@ -336,7 +360,7 @@ impl<R: ReplyBuffer> NodeExchange<R> {
             && self.request.may_use_replica
             && self.servers.is_none()
             && self.state == State::Pending;
-        is_needed.then_some(self.request.node)
+        is_needed.then_some(self.request.receiver())
     }
 
     /// True if the next attempt is the first at its server.
@@ -443,7 +467,7 @@ impl<R: ReplyBuffer> NodeExchange<R> {
             }
             Some(rest) => self.answers.append(rest.0, answers),
         }
-        if self.ask_next_server() {
+        if self.hold_refused() || self.ask_next_server() {
             return;
         }
         // With all requests and replies, not those of the attempt: `append` has counted the failure from the

@@ -125,18 +125,10 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
         }
     }
 
-    /// A command for one node that was sent there once, with this result, and may have to go elsewhere in the cluster.
-    pub(crate) fn after_attempt(
-        router: &'a Router,
-        scripts: &'a dyn ScriptStore,
-        request: Request<'a>,
-        routed: RoutedCommand,
-        context: R::Context,
-        attempt: EarlyAttempt<R>,
-    ) -> Self {
-        let mut operation = Self::new(router, scripts, request, Ok(routed), context, 0);
-        operation.exchange.set_early(attempt);
-        operation
+    /// The same command after it was sent to its node once, with this result. It may have to go elsewhere.
+    pub(crate) fn after_attempt(mut self, attempt: EarlyAttempt<R>) -> Self {
+        self.exchange.set_early(attempt);
+        self
     }
 
     /// A command for one node that the user named.

@@ -179,6 +179,10 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
     /// are not kept, since they can be asked for again.
     pub(crate) fn exchange(&mut self) -> Exchange<RawReplies> {
         let mut exchange: Exchange<RawReplies> = self.whole_exchange();
+        // The server that is asked again must be the one that has replied.
+        if self.router().is_moving() {
+            return exchange;
+        }
         for request in exchange.requests_mut() {
             let again = |slot: &ReplySlot| slot.part == WHOLE && slot.access == Access::Read;
             // All of them, because the request is one unit: what is dropped is decided by size, when the kind

@@ -274,6 +274,12 @@ impl ReplyBuffer for RawReplies {
         self.replace(number, &frame);
     }
 
+    fn push_error(&mut self, error: &Error) {
+        let mut frame = Vec::new();
+        Protocol::Resp2.write(&mut frame, &error.to_reply());
+        self.push(&frame);
+    }
+
     fn decoded(&self, number: usize) -> Option<Cow<'_, Value>> {
         match self.get(number)? {
             RawReply::Complete(frame) => decode_miss(frame).map(Cow::Owned),

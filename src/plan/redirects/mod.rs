@@ -39,7 +39,8 @@ use redis::Value;
 use smallvec::SmallVec;
 
 use crate::command::{
-    Access, Args, CommandSpec, CommandTable, KeyPositions, Lookup, PackedCommands, SharedTable,
+    Access, Args, BlockingTime, CommandSpec, CommandTable, KeyPositions, Lookup, PackedCommands,
+    SharedTable,
 };
 use crate::error::is_waited_code;
 use crate::hash::{HashTag, slot};
@@ -439,9 +440,29 @@ impl Router {
         None
     }
 
-    /// True if a server of a cluster has refused a single request, so that it may be served by another.
+    /// True if a single request was not sent, and is to be planned again as keys are moved.
     #[inline]
-    pub(crate) fn is_refused_by_cluster(&self, result: &Result<Value, Failure>) -> bool {
+    pub(crate) fn is_planned_again(&self, result: &Result<Value, Failure>) -> bool {
+        matches!(result, Err(failure) if failure.is_superseded())
+    }
+
+    /// True if a single request, which may block for this long, may go on at another server: one of a cluster has refused
+    /// it, or it is to be planned again as keys are moved.
+    #[inline]
+    pub(crate) fn goes_on_elsewhere(
+        &self,
+        result: &Result<Value, Failure>,
+        blocking: BlockingTime,
+    ) -> bool {
+        match result {
+            Err(_) if self.is_planned_again(result) => return true,
+            Ok(Value::ServerError(error))
+                if blocking != BlockingTime::None && error.code() == "UNBLOCKED" =>
+            {
+                return true;
+            }
+            _ => {}
+        }
         self.cluster().is_some()
             && match result {
                 Ok(Value::ServerError(error)) => {

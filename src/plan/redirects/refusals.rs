@@ -141,7 +141,11 @@ impl<R: ReplyBuffer> Refusals<'_, '_, R> {
         let is_lost = match &failure.cause {
             Cause::Connect(ConnectError::Auth(_) | ConnectError::Certificate(_)) => false,
             Cause::Connect(_) | Cause::Dropped(_) => true,
-            Cause::PoolTimeout(_) | Cause::Timeout(_) | Cause::NoTime | Cause::Superseded => false,
+            Cause::PoolTimeout(_)
+            | Cause::Timeout(_)
+            | Cause::NoTime
+            | Cause::Superseded
+            | Cause::Moving(_) => false,
         };
         if !is_lost {
             return None;

@@ -11,10 +11,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::aio::Shared;
 use crate::command::{Args, BlockingTime};
+use crate::endpoint::Deadline;
 use crate::error::Error;
 use crate::partition::NodeIndex;
 use crate::plan::{
-    CommandOperation, Exchange, Operation, RawReplies, ReadsAs, Request, ScriptStore,
+    CommandOperation, Exchange, Operation, Pause, RawReplies, ReadsAs, Request, ScriptStore,
     SharedByteMeter, Step, parse_one,
 };
 use crate::proxy::Session;
@@ -109,11 +110,20 @@ pub(super) async fn send(
     let executor = &shared.executor;
     let deadline = executor.begin_all(requests);
     let mut stopped = pin!(stopped);
-    while let Some(pause) = executor.exchange_until_pause(requests, deadline).await {
-        let pause = pin!(tokio::time::sleep(pause));
-        if let Either::Right(_) = select(pause, stopped.as_mut()).await {
+    let mut newer = None;
+    let mut next = executor.exchange_until_pause(requests, deadline).await;
+    while let Some(pause) = next {
+        let time = pin!(tokio::time::sleep(pause.time));
+        if !pause.time.is_zero()
+            && let Either::Right(_) = select(time, stopped.as_mut()).await
+        {
             requests.stop();
         }
+        if pause.reloads {
+            newer = executor.reload(newer, requests);
+        }
+        let executor = newer.as_ref().unwrap_or(executor);
+        next = executor.exchange_until_pause(requests, deadline).await;
     }
 }
 
@@ -131,11 +141,33 @@ pub(super) async fn send_for<S: AsyncRead + AsyncWrite + Unpin>(
     requests.set_meter(|| Arc::clone(meter));
     let executor = &shared.executor;
     let deadline = executor.begin_all(requests);
-    while let Some(pause) = executor.exchange_until_pause(requests, deadline).await {
+    if let Some(pause) = executor.exchange_until_pause(requests, deadline).await {
         // Boxed, as it is rare and would be part of the future of every round.
-        if Box::pin(client.io.pause(pause, client.session)).await? {
+        Box::pin(send_after(pause, shared, requests, deadline, client)).await?;
+    }
+    Ok(())
+}
+
+/// Goes on with [`send_for`] from this pause on.
+async fn send_after<S: AsyncRead + AsyncWrite + Unpin>(
+    pause: Pause,
+    shared: &Shared,
+    requests: &mut Exchange<RawReplies>,
+    deadline: Deadline,
+    client: &mut Waiting<'_, S>,
+) -> io::Result<()> {
+    let executor = &shared.executor;
+    let mut newer = None;
+    let mut next = Some(pause);
+    while let Some(pause) = next {
+        if !pause.time.is_zero() && client.io.pause(pause.time, client.session).await? {
             requests.stop();
         }
+        if pause.reloads {
+            newer = executor.reload(newer, requests);
+        }
+        let executor = newer.as_ref().unwrap_or(executor);
+        next = executor.exchange_until_pause(requests, deadline).await;
     }
     Ok(())
 }

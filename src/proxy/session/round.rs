@@ -257,6 +257,8 @@ impl Session {
         // In a transaction the request must be queued, in subscribed mode it is refused, and a reply that is
         // forwarded in pieces cannot be suppressed.
         let plain = self.transaction.is_none()
+            // What is forwarded cannot be planned again.
+            && !router.is_moving()
             && !self.is_subscribed_in_resp2()
             && self.map_error.is_none()
             && self.reply_mode == ReplyMode::On;

@@ -87,6 +87,11 @@ impl RecordReply {
         }
     }
 
+    /// The record, whoever it was written to. `None` also if it cannot be read.
+    pub(crate) fn parsed(&self) -> Option<NodeRecord> {
+        NodeRecord::parse(self.record.as_deref()?).ok()
+    }
+
     /// The record, if it can be used.
     ///
     /// # Errors

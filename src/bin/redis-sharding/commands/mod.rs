@@ -6,6 +6,7 @@ mod explain;
 mod locate;
 mod ping;
 mod proxy;
+mod topology;
 
 use std::io::{self, BufRead, BufReader};
 
@@ -27,6 +28,7 @@ pub enum Command {
     Explain(explain::Explain),
     Ping(ping::Ping),
     Proxy(proxy::Proxy),
+    Topology(topology::Topology),
     Completions(completions::Completions),
 }
 
@@ -38,6 +40,7 @@ impl Command {
             Self::Explain(command) => command.run(),
             Self::Ping(command) => command.run(),
             Self::Proxy(command) => command.run(),
+            Self::Topology(command) => command.run(),
             Self::Completions(command) => command.run(),
         }
     }

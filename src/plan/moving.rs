@@ -1,0 +1,342 @@
+//! Requests that were planned by an older topology than the newest, while a reshard moves keys: where does each go now?
+//!
+//! A request whose connection belongs to a newer topology is refused before it is sent, and one whose keys are on the way
+//! is not sent either: both are *held*. [`Newest::fates`] reads the requests of one node that have no reply, and says what
+//! becomes of each by the newest topology:
+//!
+//! | the keys | the request |
+//! |---|---|
+//! | are on one node | goes there, in one request with the others for that node, in their order |
+//! | are in part on the way | stays held |
+//! | are on several nodes | goes key by key if it may be split, see `key_by_key`; fails with `Moving` otherwise |
+//!
+//! A request without keys stays with its node, or goes to another if any may serve it. If it writes (FLUSHALL, FUNCTION
+//! LOAD), it is held while any key is on the way. MULTI ... EXEC goes, stays or fails as a whole.
+//!
+//! The order of what is done to a key stays: what shares a key with a held request is held behind it, and what shares one
+//! with a request that goes key by key is held until that is done.
+
+use std::collections::HashSet;
+
+use smallvec::SmallVec;
+
+use crate::command::{Access, Args, CommandSpec, KeyPositions, PackedCommands, Route, Scripting};
+use crate::error::KeyText;
+use crate::partition::{NodeId, NodeIndex};
+use crate::plan::batch::{MovedTo, NodeRequest, ReplySlot};
+use crate::plan::key_by_key::{KeyByKey, cut, has_parts};
+use crate::plan::{ExpectedEnd, Fallback, Plan, Router, ScriptCache};
+
+/// The newest topology of a client, for requests that were planned by an older one.
+pub(crate) struct Newest<'r> {
+    /// Its router.
+    pub(crate) router: &'r Router,
+    /// True if it is newer than the one by which requests were sent last.
+    pub(crate) is_newer: bool,
+    /// True if the client follows the records of its nodes, so that a newer one may be about to come.
+    pub(crate) follows_record: bool,
+    /// The identity of a node of the topology that the requests were planned by.
+    pub(crate) identity: &'r dyn Fn(NodeIndex) -> Option<NodeId>,
+}
+
+/// What becomes of a request by the newest topology.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::plan) enum Fate {
+    /// It is sent to this node.
+    Send(NodeIndex),
+    /// It is sent to several nodes, key by key.
+    KeyByKey,
+    /// It is held, for this reason.
+    Held(String),
+    /// It is held until what was planned before it is done.
+    Behind,
+    /// It fails, for this reason, and may be repeated.
+    Refused(String),
+}
+
+/// The requests of one node that have the same fate, by their numbers.
+pub(in crate::plan) type FateOf = (Fate, Vec<usize>);
+
+type Keys<'p> = SmallVec<[&'p [u8]; 2]>;
+
+impl Newest<'_> {
+    /// The index of the node of a request in the newest topology. `None` if it has left.
+    pub(in crate::plan) fn node_of(&self, request: &NodeRequest) -> Option<NodeIndex> {
+        let id = match &request.moved {
+            Some(moved) => moved.id,
+            None => (self.identity)(request.node)?,
+        };
+        self.router.topology().index_of_id(id)
+    }
+
+    /// The node as the place of a request.
+    pub(in crate::plan) fn moved_to(&self, node: NodeIndex) -> MovedTo {
+        MovedTo {
+            node,
+            id: self.router.topology().node(node).id(),
+            name: self.router.name(node).to_owned(),
+        }
+    }
+
+    /// What becomes of the requests from number `first` on, in the order in which they are sent. Those that are not
+    /// `placed_by_keys` stay with their node, which the user has named.
+    pub(in crate::plan) fn fates(
+        &self,
+        request: &NodeRequest,
+        first: usize,
+        placed_by_keys: bool,
+    ) -> Vec<FateOf> {
+        let node = self.node_of(request);
+        let numbers = first..request.slots.len();
+        if !placed_by_keys {
+            return vec![(stay(node), numbers.collect())];
+        }
+        if request.ending == ExpectedEnd::Exec {
+            return vec![(self.fate_of_transaction(request, node), numbers.collect())];
+        }
+        let mut commands = PackedCommands::new(&request.packed);
+        let mut args = Args::new();
+        let mut order = Order::default();
+        let mut fates: Vec<FateOf> = Vec::new();
+        for (number, slot) in request.slots.iter().enumerate() {
+            let Ok(Some(_)) = commands.next(&mut args) else {
+                break;
+            };
+            if number < first {
+                continue;
+            }
+            let (fate, keys) = self.fate(&args, slot, node);
+            let fate = order.keep(fate, &keys);
+            match fates.iter_mut().find(|(other, _)| other.is_one_with(&fate)) {
+                Some((_, numbers)) => numbers.push(number),
+                None => fates.push((fate, vec![number])),
+            }
+        }
+        // What waits for others comes behind them.
+        fates.sort_by_key(|(fate, _)| *fate == Fate::Behind);
+        fates
+    }
+
+    /// The only command of a request cut by keys, which becomes request number `parent` of its exchange.
+    pub(in crate::plan) fn cut(
+        &self,
+        request: &NodeRequest,
+        parent: usize,
+    ) -> Option<(NodeRequest, KeyByKey)> {
+        let mut args = Args::new();
+        PackedCommands::new(&request.packed)
+            .next(&mut args)
+            .ok()??;
+        let command = self.router.lookup(&args).ok()?;
+        cut(command, &args, request, 0, parent)
+    }
+
+    /// What becomes of MULTI ... EXEC.
+    fn fate_of_transaction(&self, request: &NodeRequest, node: Option<NodeIndex>) -> Fate {
+        let mut commands = PackedCommands::new(&request.packed);
+        let mut args = Args::new();
+        let mut owner: Option<NodeIndex> = None;
+        for slot in &request.slots {
+            let Ok(Some(_)) = commands.next(&mut args) else {
+                break;
+            };
+            let (fate, keys) = self.fate(&args, slot, node);
+            match fate {
+                Fate::Held(_) => return fate,
+                _ if keys.is_empty() => {}
+                Fate::Send(to) if owner.is_none_or(|owner| owner == to) => owner = Some(to),
+                Fate::Send(_) | Fate::KeyByKey => {
+                    return Fate::Refused("the keys of the transaction are being moved, and are no longer on one node".into());
+                }
+                Fate::Behind | Fate::Refused(_) => return fate,
+            }
+        }
+        match owner.or(node).or_else(|| self.any_node()) {
+            Some(node) => Fate::Send(node),
+            None => stay(None),
+        }
+    }
+
+    /// What becomes of one command, whose node is `node` now, and its keys.
+    fn fate<'p>(
+        &self,
+        args: &[&'p [u8]],
+        slot: &ReplySlot,
+        node: Option<NodeIndex>,
+    ) -> (Fate, Keys<'p>) {
+        let Ok(command) = self.router.lookup(args) else {
+            return (stay(node), Keys::new());
+        };
+        let mut at = KeyPositions::default();
+        let keys: Keys<'p> = match command.positions(args, &mut at) {
+            Ok(()) => {
+                let keys = at.keys.iter();
+                keys.filter_map(|&at| args.get(at as usize).copied())
+                    .collect()
+            }
+            Err(_) => Keys::new(),
+        };
+        // Any node may serve a message, whatever its channel.
+        if keys.is_empty() || slot.fallback == Fallback::OtherNode {
+            return (
+                self.fate_without_keys(command, args, slot, node),
+                Keys::new(),
+            );
+        }
+        let moving = self.router.topology().moving();
+        let mut closed = keys.iter();
+        if let Some(moving) = moving
+            && let Some(key) = closed.find(|key| moving.is_closed(key))
+        {
+            return (Fate::Held(on_the_way(key)), keys);
+        }
+        (self.fate_by_owners(command, args, slot, &keys), keys)
+    }
+
+    /// What becomes of a command none of whose keys is on the way.
+    fn fate_by_owners(
+        &self,
+        command: &CommandSpec,
+        args: &[&[u8]],
+        slot: &ReplySlot,
+        keys: &[&[u8]],
+    ) -> Fate {
+        let mut first: Option<(&[u8], NodeIndex)> = None;
+        for &key in keys {
+            let owner = match self.router.owner(key) {
+                Ok(owner) => owner,
+                Err(error) => return Fate::Refused(error.to_string()),
+            };
+            match first {
+                None => first = Some((key, owner)),
+                Some((_, same)) if same == owner => {}
+                Some((other, at)) => {
+                    let may_split = slot.access == Access::Read || self.router.splits_writes();
+                    if may_split && has_parts(command, args) {
+                        return Fate::KeyByKey;
+                    }
+                    return Fate::Refused(format!(
+                        "keys of {} are being moved, and are no longer on one node: {} is on {}, {} on {}",
+                        command.name(),
+                        KeyText(other),
+                        self.router.name(at),
+                        KeyText(key),
+                        self.router.name(owner),
+                    ));
+                }
+            }
+        }
+        match first {
+            Some((_, owner)) => Fate::Send(owner),
+            None => stay(None),
+        }
+    }
+
+    /// What becomes of a command without keys.
+    fn fate_without_keys(
+        &self,
+        command: &CommandSpec,
+        args: &[&[u8]],
+        slot: &ReplySlot,
+        node: Option<NodeIndex>,
+    ) -> Fate {
+        if slot.fallback == Fallback::OtherNode {
+            let node = node.or_else(|| self.any_node());
+            return node.map_or_else(|| stay(None), Fate::Send);
+        }
+        let moving = self.router.topology().moving();
+        if slot.access == Access::Write && moving.is_some_and(|moving| moving.has_closed()) {
+            return Fate::Held(format!(
+                "{} has to wait, as keys are on the way to other nodes",
+                command.name()
+            ));
+        }
+        // The keys that its text shows may have moved.
+        if command.scripting() == Scripting::Yes && command.route() == Route::Keys {
+            return match self.router.route(args, &ScriptCache::empty) {
+                Ok(routed) => match routed.plan {
+                    Plan::One(owner) => Fate::Send(owner),
+                    _ => stay(node),
+                },
+                Err(_) => Fate::Refused(
+                    "keys are being moved, and the keys of a script that declares none are looked for again".into(),
+                ),
+            };
+        }
+        stay(node)
+    }
+
+    fn any_node(&self) -> Option<NodeIndex> {
+        self.router.topology().next_living(None)
+    }
+}
+
+impl Fate {
+    /// True if requests with these fates go on as one.
+    fn is_one_with(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::KeyByKey, _) => false,
+            (Self::Held(_), Self::Held(_)) => true,
+            _ => self == other,
+        }
+    }
+}
+
+/// The keys of the requests before.
+#[derive(Default)]
+struct Order<'p> {
+    /// Of those that are sent.
+    sent: HashSet<&'p [u8]>,
+    /// Of those that are held.
+    held: HashSet<&'p [u8]>,
+    /// Of those that go key by key, and of those behind them.
+    behind: HashSet<&'p [u8]>,
+    /// True if a request is held that concerns all keys.
+    holds_all: bool,
+}
+
+impl<'p> Order<'p> {
+    /// The fate of a request after those before it.
+    fn keep(&mut self, fate: Fate, keys: &Keys<'p>) -> Fate {
+        let shares = |others: &HashSet<&[u8]>| keys.iter().any(|key| others.contains(key));
+        let fate = match fate {
+            // What is refused is not sent at all.
+            Fate::Refused(_) => return fate,
+            _ if shares(&self.behind) => Fate::Behind,
+            Fate::KeyByKey if shares(&self.sent) || shares(&self.held) || self.holds_all => {
+                Fate::Behind
+            }
+            Fate::Held(_) => fate,
+            _ if self.holds_all || shares(&self.held) => Fate::Held(
+                "a request before it has to wait, as keys are on the way to other nodes".into(),
+            ),
+            fate => fate,
+        };
+        let of_these = match fate {
+            Fate::Held(_) => {
+                self.holds_all |= keys.is_empty();
+                &mut self.held
+            }
+            Fate::Behind | Fate::KeyByKey => &mut self.behind,
+            Fate::Send(_) | Fate::Refused(_) => &mut self.sent,
+        };
+        of_these.extend(keys.iter().copied());
+        fate
+    }
+}
+
+/// The fate of a request that stays with its node.
+fn stay(node: Option<NodeIndex>) -> Fate {
+    match node {
+        Some(node) => Fate::Send(node),
+        None => Fate::Refused("the node has left the topology before the request was sent".into()),
+    }
+}
+
+/// Why a request for this key is held.
+fn on_the_way(key: &[u8]) -> String {
+    format!(
+        "key {} is on the way to another node, and was not there before the time was up",
+        KeyText(key)
+    )
+}
