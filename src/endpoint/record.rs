@@ -28,12 +28,12 @@ pub(crate) trait RecordSource: Send + Sync {
     /// A connection that has presented an older epoch than the one that the source goes by now is superseded, whatever it
     /// has read. A newer record is followed: a topology is published, then the epoch of the cell is set, before or after this
     /// returns. Called from tasks and threads that connect, so it must not wait for a server.
-    fn read_at_door(&self, node: &str, presented: RecordEpoch, reply: &Value) -> Door;
+    fn check_record(&self, node: &str, presented: RecordEpoch, reply: &Value) -> RecordCheck;
 }
 
 /// Whether a new connection may be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Door {
+pub(crate) enum RecordCheck {
     /// The record is the one that was presented.
     Current,
     /// It is newer. The connection is closed, and another one is made by the newer record.
@@ -84,10 +84,10 @@ impl RecordCell {
     /// Judges the record that a new connection has read.
     pub(super) fn admit(&self, presented: u64, reply: &Value) -> Result<(), ConnectError> {
         let presented = RecordEpoch::from_u64(presented);
-        match self.source.read_at_door(&self.node, presented, reply) {
-            Door::Current => Ok(()),
-            Door::Superseded => Err(ConnectError::Superseded),
-            Door::Refused(why) => Err(ConnectError::Stale(why)),
+        match self.source.check_record(&self.node, presented, reply) {
+            RecordCheck::Current => Ok(()),
+            RecordCheck::Superseded => Err(ConnectError::Superseded),
+            RecordCheck::Refused(why) => Err(ConnectError::Stale(why)),
         }
     }
 }
@@ -116,7 +116,8 @@ mod tests {
     use crate::endpoint::Deadline;
     use crate::snapshot::Publisher;
     use crate::topology::record::{
-        Followed, NodeRecord, RECORD_DB, RECORD_KEY, RecordReply, TOPOLOGY_KEY, Verdict, judge,
+        Followed, NodeRecord, RECORD_DB, RECORD_KEY, RecordDecision, RecordReply, TOPOLOGY_KEY,
+        judge,
     };
     use crate::{ErrorKind, ShardedClient};
 
@@ -262,21 +263,21 @@ mod tests {
             RecordEpoch::from_u64(self.epoch.load(Ordering::Acquire))
         }
 
-        fn read_at_door(&self, _: &str, presented: RecordEpoch, reply: &Value) -> Door {
+        fn check_record(&self, _: &str, presented: RecordEpoch, reply: &Value) -> RecordCheck {
             let Some(reply) = RecordReply::of(reply) else {
-                return Door::Refused(format!("{reply:?}"));
+                return RecordCheck::Refused(format!("{reply:?}"));
             };
             let followed = Followed {
                 epoch: presented,
                 topology: TOPOLOGY,
             };
             match judge(followed, &reply) {
-                Verdict::Current => Door::Current,
-                Verdict::Newer(record) => {
+                RecordDecision::Current => RecordCheck::Current,
+                RecordDecision::Newer(record) => {
                     self.learned.lock().insert(record.epoch);
-                    Door::Superseded
+                    RecordCheck::Superseded
                 }
-                Verdict::Refused(problem) => Door::Refused(problem.to_string()),
+                RecordDecision::Refused(problem) => RecordCheck::Refused(problem.to_string()),
             }
         }
     }
@@ -505,7 +506,7 @@ mod tests {
             "{:?}",
             server.names()
         );
-        // A newer record at the door: the shared connection is made again once it is followed.
+        // A newer record in the handshake: the shared connection is made again once it is followed.
         server.publish(RecordEpoch::new(2, 1));
         cmd("CLIENT")
             .arg(&["KILL", "TYPE", "normal"])
