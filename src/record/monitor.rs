@@ -159,7 +159,7 @@ impl RecordMonitor {
                 }
                 let is_foreign = view.is_foreign(&record);
                 // Without texts nothing can be wrong with them.
-                let _ = view.learn(node, &reading(Some(*record)));
+                let _ = view.learn(node, &reading(Some(*record)), 0);
                 match is_foreign {
                     true => return RecordCheck::Refused(other.to_string()),
                     false => return RecordCheck::Superseded,
@@ -174,7 +174,7 @@ impl RecordMonitor {
             return RecordCheck::Current;
         }
         if !matches!(problem, RecordProblem::Unreadable(_)) {
-            let _ = view.learn(node, &reading(reply.parsed()));
+            let _ = view.learn(node, &reading(reply.parsed()), 0);
         }
         RecordCheck::Refused(problem.to_string())
     }
@@ -292,9 +292,15 @@ impl MonitorState {
         }
     }
 
-    /// Takes in what a node has said, and has the merger look at what follows.
-    pub(super) fn learn(&self, node: &str, reading: &RecordReading) {
-        match self.view(|view| view.learn(node, reading)) {
+    /// Number of losses that are known, to be taken before a node is asked.
+    pub(super) fn losses(&self) -> u64 {
+        self.view(|view| view.losses()).unwrap_or_default()
+    }
+
+    /// Takes in what a node has said, which was asked when so many losses were known, and has the merger look at what
+    /// follows.
+    pub(super) fn learn(&self, node: &str, reading: &RecordReading, asked_after: u64) {
+        match self.view(|view| view.learn(node, reading, asked_after)) {
             None | Some(Ok(Learned::Known)) => return,
             Some(Ok(Learned::News)) => {}
             Some(Ok(Learned::Lost)) => {
