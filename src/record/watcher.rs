@@ -24,8 +24,7 @@ const QUIET_MAX: Duration = Duration::from_secs(2);
 const REPLY_WITHIN_MAX: Duration = Duration::from_secs(2);
 
 /// The first pause before a node that cannot be reached is connected to again, and the longest.
-const RECONNECT_AFTER: (Duration, Duration) =
-    (Duration::from_millis(50), Duration::from_secs(5));
+const RECONNECT_AFTER: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
 /// Watches every node whose number, divided by [`WATCHERS_MAX`], leaves that of the watcher.
 pub(super) struct Watcher {
@@ -178,7 +177,7 @@ impl WatchedNode {
         match reading {
             Ok(reading) => state.learn(&self.name, &reading, losses),
             Err(error) if connection.is_broken() => return Err(error),
-            // One that cannot be read, or not by this user: the door says so.
+            // One that cannot be read, or not by this user: the handshake says so.
             Err(_) => {}
         }
         Ok(())
