@@ -3,8 +3,6 @@
 //!
 //! `REDIS_SHARDING_LONG=1` has 50,000 keys and 200,000 operations.
 
-#[path = "support/reshard_model.rs"]
-mod reshard_model;
 mod support;
 
 use std::collections::HashMap;
@@ -19,9 +17,9 @@ use redis_sharding::ops::{FleetRecord, PublishOptions};
 use redis_sharding::partition::{HashMod, Partitioner, Rendezvous, Ring};
 use redis_sharding::{Builder, ShardedClient, Topology};
 
-use self::reshard_model::Worker;
 use self::support::Servers;
 use self::support::all_clients::{AllClients, End, KINDS};
+use self::support::reshard_model::Worker;
 
 /// The size of a test.
 struct Size {
@@ -140,7 +138,11 @@ fn reshard(servers: &Servers, to: &Topology) -> Vec<Duration> {
     let options = ReshardOptions::new().with_administrator("test");
     let reshard = Reshard::new(over(servers, 1), to.clone(), options).unwrap();
     let mut closures = Vec::new();
+    let begun = Instant::now();
     let outcome = reshard.run(|event| {
+        if std::env::var("REDIS_SHARDING_TRACE").is_ok() {
+            println!("{:?} {event:?}", begun.elapsed());
+        }
         if let ReshardEvent::Batch { closed, .. } = event {
             closures.push(closed);
         }

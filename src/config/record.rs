@@ -121,7 +121,7 @@ impl Builder {
         } else if self.purpose != Purpose::Store {
             "the record says where keys live, and a client that ejects nodes looks for them elsewhere; leave out \
              `Builder::agreed` or `Builder::cache`"
-        } else if self.replicas.exist() {
+        } else if self.replicas.discovers || !self.replicas.given.is_empty() {
             "replicas are not asked for the record before they serve reads; leave out `Builder::agreed` or the replicas"
         } else if nodes().any(|node| node.access.sentinel.is_some()) {
             "a server that Sentinel makes the primary of a node has the record of the former one, which does not count \

@@ -48,7 +48,7 @@ pub(crate) use crate::endpoint::primary::{
     FORMER_PRIMARY_GRACE, PrimaryCell, PrimarySource, PrimaryVersion,
 };
 use crate::endpoint::push::PushTarget;
-pub(crate) use crate::endpoint::record::{Door, RecordCell, RecordSource};
+pub(crate) use crate::endpoint::record::{RecordCell, RecordCheck, RecordSource};
 pub(crate) use crate::endpoint::replicas::{
     NodeReplicas, ReplicaConnections, ReplicaServer, ReplicationWatch, ServerConnections,
 };

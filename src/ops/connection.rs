@@ -65,6 +65,21 @@ impl Fleet {
         Ok(nodes(&self.config.for_record(topology)?))
     }
 
+    /// The nodes of another topology at the addresses that it says, with the users and passwords for all nodes.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](crate::ErrorKind::Config) if a node cannot be reached as the topology says.
+    pub(crate) fn nodes_at(&self, topology: &Topology) -> Result<Vec<FleetNode>, Error> {
+        let infos = topology.connection_infos(refused_url);
+        let nodes = topology.nodes().iter().zip(infos).map(|(node, access)| {
+            let endpoint = Arc::new(self.config.server_at(access?.info)?);
+            let name = node.name().to_owned();
+            Ok(FleetNode { name, endpoint })
+        });
+        nodes.collect()
+    }
+
     /// The node at this URL, which need not be one of a topology.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ use crate::topology::record::requests::{RecordReading, RecordTexts, RecordWrite}
 use crate::topology::record::{ConnectionRole, NameSuffix, Repair};
 
 /// Time after which the view is looked at again although nobody has said that it has changed.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const CHECK_EVERY: Duration = Duration::from_millis(500);
 
 /// Time before a record that could not be written again is tried once more, and before texts are.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -50,7 +50,7 @@ impl Merger {
             self.follow();
             self.fetch_texts();
             self.repair();
-            if !self.state.wait(LOOK_EVERY) {
+            if !self.state.wait(CHECK_EVERY) {
                 return;
             }
         }
@@ -108,8 +108,9 @@ impl Merger {
         if !self.may_try(&node) {
             return;
         }
+        let losses = self.state.losses();
         if let Ok(reading) = self.read(&node) {
-            self.state.learn(&node, &reading);
+            self.state.learn(&node, &reading, losses);
             self.tried.remove(&node);
         }
     }
@@ -148,11 +149,12 @@ impl Merger {
 
     fn write(&self, repair: &Repair) -> Result<(), Error> {
         let node = &repair.node;
+        let losses = self.state.losses();
         let mut connection = self.connect(node)?;
         // It may have been repaired by another client meanwhile, or started anew once more.
         let reading = connection.record()?;
         if reading.epoch() != repair.expected || reading.run_id != repair.record.seal {
-            self.state.learn(node, &reading);
+            self.state.learn(node, &reading, losses);
             return Ok(());
         }
         let texts = Some(&repair.texts);
@@ -169,7 +171,7 @@ impl Merger {
             run_id: reading.run_id,
             texts: RecordTexts::default(),
         };
-        self.state.learn(node, &reading);
+        self.state.learn(node, &reading, losses);
         Ok(())
     }
 

@@ -7,7 +7,7 @@
 //! * `discover`: the topology that a node names.
 //!
 //! ```text
-//!  new connections ── read_at_door ──▶ RecordMonitor ─▶ RecordView ─▶ merger ─▶ FleetPublisher
+//!  new connections ── check_record ──▶ RecordMonitor ─▶ RecordView ─▶ merger ─▶ FleetPublisher
 //!  nodes ── push ──▶ watchers ── learn ─────────────────────┘            └─▶ records that were lost
 //! ```
 //!

@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use redis::Value;
 
-use crate::endpoint::{Door, Endpoint, RecordSource};
+use crate::endpoint::{Endpoint, RecordCheck, RecordSource};
 use crate::error::{Error, ErrorKind};
 use crate::observe::ClientEvent;
 use crate::record::merger::Merger;
 use crate::topology::Topology;
 use crate::topology::record::requests::{RecordReading, RecordTexts};
 use crate::topology::record::{
-    Followed, FollowedFleet, Learned, RecordEpoch, RecordProblem, RecordReply, RecordView, Verdict,
-    judge,
+    Followed, FollowedFleet, Learned, RecordDecision, RecordEpoch, RecordProblem, RecordReply,
+    RecordView, judge,
 };
 
 /// Where the topologies that follow from records go.
@@ -136,7 +136,7 @@ impl RecordMonitor {
         node: &str,
         presented: RecordEpoch,
         reply: &RecordReply,
-    ) -> Door {
+    ) -> RecordCheck {
         let mut view = attached.view.lock();
         let followed = Followed {
             epoch: presented,
@@ -148,35 +148,35 @@ impl RecordMonitor {
             texts: RecordTexts::default(),
         };
         let problem = match judge(followed, reply) {
-            Verdict::Current => return Door::Current,
-            Verdict::Newer(record) => {
+            RecordDecision::Current => return RecordCheck::Current,
+            RecordDecision::Newer(record) => {
                 let other = RecordProblem::OtherTopology {
                     found: record.topology,
                     followed: followed.topology,
                 };
                 if view.disagrees(node, &record) {
-                    return Door::Refused(other.to_string());
+                    return RecordCheck::Refused(other.to_string());
                 }
                 let is_foreign = view.is_foreign(&record);
                 // Without texts nothing can be wrong with them.
-                let _ = view.learn(node, &reading(Some(*record)));
+                let _ = view.learn(node, &reading(Some(*record)), 0);
                 match is_foreign {
-                    true => return Door::Refused(other.to_string()),
-                    false => return Door::Superseded,
+                    true => return RecordCheck::Refused(other.to_string()),
+                    false => return RecordCheck::Superseded,
                 }
             }
-            Verdict::Refused(problem) => problem,
+            RecordDecision::Refused(problem) => problem,
         };
         let record = reply.sealed();
         if let (RecordProblem::OtherTopology { .. }, Ok(record)) = (&problem, &record)
             && view.has_led_here(record)
         {
-            return Door::Current;
+            return RecordCheck::Current;
         }
         if !matches!(problem, RecordProblem::Unreadable(_)) {
-            let _ = view.learn(node, &reading(reply.parsed()));
+            let _ = view.learn(node, &reading(reply.parsed()), 0);
         }
-        Door::Refused(problem.to_string())
+        RecordCheck::Refused(problem.to_string())
     }
 }
 
@@ -188,22 +188,22 @@ impl RecordSource for RecordMonitor {
         })
     }
 
-    fn read_at_door(&self, node: &str, presented: RecordEpoch, reply: &Value) -> Door {
+    fn check_record(&self, node: &str, presented: RecordEpoch, reply: &Value) -> RecordCheck {
         let Some(attached) = self.state.attached.get() else {
-            return Door::Superseded;
+            return RecordCheck::Superseded;
         };
-        let door = match RecordReply::of(reply) {
+        let check = match RecordReply::of(reply) {
             Some(reply) => self.judge(attached, node, presented, &reply),
-            None => Door::Refused(match RecordReading::of(node, reply) {
+            None => RecordCheck::Refused(match RecordReading::of(node, reply) {
                 Err(error) => error.to_string(),
                 Ok(_) => RecordProblem::Missing.to_string(),
             }),
         };
         // Also for a connection that may be used: from the first one on, the nodes are watched.
-        if door != Door::Current || !self.state.signal.lock().is_started {
+        if check != RecordCheck::Current || !self.state.signal.lock().is_started {
             self.wake();
         }
-        door
+        check
     }
 }
 
@@ -292,9 +292,15 @@ impl MonitorState {
         }
     }
 
-    /// Takes in what a node has said, and has the merger look at what follows.
-    pub(super) fn learn(&self, node: &str, reading: &RecordReading) {
-        match self.view(|view| view.learn(node, reading)) {
+    /// Number of losses that are known, to be taken before a node is asked.
+    pub(super) fn losses(&self) -> u64 {
+        self.view(|view| view.losses()).unwrap_or_default()
+    }
+
+    /// Takes in what a node has said, which was asked when so many losses were known, and has the merger look at what
+    /// follows.
+    pub(super) fn learn(&self, node: &str, reading: &RecordReading, asked_after: u64) {
+        match self.view(|view| view.learn(node, reading, asked_after)) {
             None | Some(Ok(Learned::Known)) => return,
             Some(Ok(Learned::News)) => {}
             Some(Ok(Learned::Lost)) => {

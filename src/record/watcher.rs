@@ -40,7 +40,7 @@ struct WatchedNode {
     endpoint: Arc<Endpoint>,
     connection: Option<NodeConnection>,
     /// When something was received last.
-    heard_at: Instant,
+    received_at: Instant,
     /// When the node may be connected to again.
     retry_at: Instant,
     pause: Duration,
@@ -97,7 +97,7 @@ impl WatchedNode {
             name,
             endpoint,
             connection: None,
-            heard_at: now,
+            received_at: now,
             retry_at: now,
             pause: RECONNECT_AFTER.0,
         }
@@ -154,17 +154,20 @@ impl WatchedNode {
             // Whatever it says: with or without a key, the record may have changed.
             connection.message()?;
             self.read(&mut connection, state)?;
-        } else if self.heard_at.elapsed() >= QUIET_MAX {
+        } else if state.view(|view| view.is_to_be_asked(&self.name)) == Some(true) {
+            self.read(&mut connection, state)?;
+        } else if self.received_at.elapsed() >= QUIET_MAX {
             connection.call(&cmd("PING"))?;
-            self.heard_at = Instant::now();
+            self.received_at = Instant::now();
         }
         Ok(connection)
     }
 
     /// Reads the record, and the texts beside it if they are needed.
     fn read(&mut self, connection: &mut NodeConnection, state: &MonitorState) -> Result<(), Error> {
+        let losses = state.losses();
         let mut reading = connection.record();
-        self.heard_at = Instant::now();
+        self.received_at = Instant::now();
         if let Ok(record) = &reading
             && let Some(record) = &record.record
             && state.view(|view| view.wants_texts(record)) == Some(true)
@@ -172,9 +175,9 @@ impl WatchedNode {
             reading = connection.record_and_texts();
         }
         match reading {
-            Ok(reading) => state.learn(&self.name, &reading),
+            Ok(reading) => state.learn(&self.name, &reading, losses),
             Err(error) if connection.is_broken() => return Err(error),
-            // One that cannot be read, or not by this user: the door says so.
+            // One that cannot be read, or not by this user: the handshake says so.
             Err(_) => {}
         }
         Ok(())

@@ -254,6 +254,16 @@ impl Publisher {
     }
 }
 
+#[cfg(test)]
+impl Publisher {
+    /// Publishes the same topology, which follows the records of these epochs.
+    pub(crate) fn set_records(&self, epochs: Arc<[u64]>) {
+        let mut state = self.state.lock();
+        let next = ClientConfig::clone(&state.config).with_records(epochs);
+        state.publish(next);
+    }
+}
+
 impl MapPublisher for Publisher {
     fn map(&self) -> Option<Arc<ClusterMap>> {
         self.config().router.topology().cluster().cloned()

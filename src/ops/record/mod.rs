@@ -53,13 +53,15 @@ pub struct PublishOptions {
 }
 
 /// What [`FleetRecord::publish`] has done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Published {
     /// Number of nodes whose record was written. Zero if all of them said so already.
     pub written: usize,
-    /// Number of nodes of an earlier topology that were retired.
+    /// Number of nodes that the topology leaves out, and that were retired.
     pub retired: usize,
+    /// The addresses of those that could not be asked. If one of them comes back, [`retire`](FleetRecord::retire) it.
+    pub not_retired: Vec<String>,
     /// The term of the records.
     pub term: u32,
 }
@@ -119,11 +121,13 @@ impl FleetRecord {
             return Ok(Published {
                 written: 0,
                 retired: 0,
+                not_retired: Vec::new(),
                 term: store.term(),
             });
         }
         check_no_reshard(&store)?;
-        let others = self.other_nodes(topology, &store)?;
+        let (others, not_retired) = self.leaving_nodes(topology, &text, &store)?;
+        check_no_reshard(&others)?;
         let moves = store.nodes.iter().chain(&others.nodes).any(|node| {
             let record = node.reading.record.as_ref();
             record.is_some_and(|record| record.topology != topology.fingerprint())
@@ -156,6 +160,7 @@ impl FleetRecord {
         Ok(Published {
             written: store.nodes.len(),
             retired: leaving.nodes.len(),
+            not_retired,
             term,
         })
     }
@@ -230,33 +235,46 @@ impl FleetRecord {
         store.write_all(retired, &texts)
     }
 
-    /// The nodes of the topologies that these nodes name, but those of `topology`.
-    fn other_nodes(&self, topology: &Topology, store: &RecordStore) -> Result<RecordStore, Error> {
+    /// The nodes that other texts name than this one of `topology`, at addresses that it leaves out; and the addresses of
+    /// those that cannot be asked.
+    fn leaving_nodes(
+        &self,
+        topology: &Topology,
+        text: &str,
+        store: &RecordStore,
+    ) -> Result<(RecordStore, Vec<String>), Error> {
         let texts = store.nodes.iter().filter_map(|node| {
-            let reading = &node.reading;
-            let record = reading.record.as_ref()?;
-            let is_other = record.topology != topology.fingerprint() && !record.is_retired;
-            reading.texts.topology.clone().filter(|_| is_other)
+            let is_retired = node.reading.record.as_ref()?.is_retired;
+            let other = node.reading.texts.topology.as_deref();
+            other.filter(|other| *other != text && !is_retired)
         });
-        let texts: BTreeSet<String> = texts.collect();
-        let is_member = |node: &FleetNode| {
-            let address = &node.endpoint.address;
-            let mut members = topology.nodes().iter();
-            members.any(|member| member.address() == address)
-        };
-        let mut others: Vec<FleetNode> = Vec::new();
+        let texts: BTreeSet<&str> = texts.collect();
+        let mut leaving: Vec<FleetNode> = Vec::new();
         for text in texts {
-            for node in self.fleet.nodes_of(&Topology::parse(&text)?)? {
+            for node in self.fleet.nodes_at(&Topology::parse(text)?)? {
                 let address = &node.endpoint.address;
-                let is_known = others
+                let mut members = topology.nodes().iter();
+                let stays = members.any(|member| member.address() == address);
+                let is_known = leaving
                     .iter()
                     .any(|other| other.endpoint.address == *address);
-                if !is_known && !is_member(&node) {
-                    others.push(node);
+                if !stays && !is_known {
+                    leaving.push(node);
                 }
             }
         }
-        RecordStore::open(&self.fleet, others, ConnectionRole::Monitor)
+        let opened = each(leaving, |node| {
+            let address = node.endpoint.address.clone();
+            StoredRecord::open(&self.fleet, node, ConnectionRole::Monitor).map_err(|_| address)
+        });
+        let (mut nodes, mut unreachable) = (Vec::new(), Vec::new());
+        for opened in opened {
+            match opened {
+                Ok(stored) => nodes.push(stored),
+                Err(address) => unreachable.push(address),
+            }
+        }
+        Ok((RecordStore { nodes }, unreachable))
     }
 }
 

@@ -25,11 +25,11 @@
 //! * `pair`: of the keys that move from the first node to the second, the units below the first number are at the second
 //!   node, and those from there to the second number are closed: nobody may read or write them.
 //!
-//! `door` decides what a record means for a new connection; `name` has the names of connections, and `script` the scripts
+//! `check` decides what a record means for a new connection; `name` has the names of connections, and `script` the scripts
 //! that clients send. `requests` are those that read and write the record, and `view` decides which topology follows from the
 //! records of all nodes. Nothing here connects to a node.
 
-mod door;
+mod check;
 mod name;
 pub(crate) mod requests;
 mod script;
@@ -46,7 +46,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::error::Error;
 use crate::partition::line::{Line, Quoted, SyntaxError, lines};
 
-pub(crate) use self::door::{Followed, RecordProblem, RecordReply, Verdict, judge};
+pub(crate) use self::check::{Followed, RecordDecision, RecordProblem, RecordReply, judge};
 pub(crate) use self::name::{ConnectionRole, NameSuffix};
 pub(crate) use self::script::{FLUSHALL_SCRIPT, READ_SCRIPT};
 pub(crate) use self::view::{FollowedFleet, Learned, RecordView, Repair};

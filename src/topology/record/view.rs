@@ -8,8 +8,9 @@
 //! * A reshard from the topology in force is followed as soon as one node names it.
 //! * Another topology is followed if a reshard has led to it, or if most nodes name it; a client whose own topology no node
 //!   has ever named follows none.
-//! * A record is repaired only if no reshard is under way, nobody has claimed a term, and most of the other nodes name the
-//!   topology in force: a change that the node may have missed is known to most nodes, so one of these would say so.
+//! * A record is repaired only if no reshard is under way, nobody has claimed a term, and most of the other nodes, asked
+//!   again, name the topology in force: a change that the node may have missed is known to most nodes, so one of these would
+//!   say so.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -34,6 +35,9 @@ pub(crate) struct RecordView {
     followed: BTreeMap<String, RecordEpoch>,
     /// True if something has changed that `followed` does not contain.
     is_changed: bool,
+    /// Number of times that a node has lost its record. What the others have said before does not count for a repair: they
+    /// may have been cut off from here since, and follow another topology.
+    losses: u64,
 }
 
 /// What is known of one node.
@@ -43,6 +47,8 @@ struct KnownNode {
     record: Option<NodeRecord>,
     /// What the node says instead, if that is no such record.
     problem: Option<RecordReading>,
+    /// Number of losses of any node that were known when its record was asked for last.
+    asked_after: u64,
 }
 
 /// What a client is to go by.
@@ -85,6 +91,7 @@ impl RecordView {
             topologies,
             followed: BTreeMap::new(),
             is_changed: false,
+            losses: 0,
         }
     }
 
@@ -147,14 +154,32 @@ impl RecordView {
         reshard.is_some_and(|reshard| reshard.to == self.base.fingerprint())
     }
 
-    /// Takes in what a node has said.
+    /// Number of losses so far, to be taken before a node is asked.
+    pub(crate) fn losses(&self) -> u64 {
+        self.losses
+    }
+
+    /// True if a node is to be asked again, as another one has lost its record since.
+    pub(crate) fn is_to_be_asked(&self, node: &str) -> bool {
+        let known = self.nodes.get(node);
+        known.is_some_and(|known| known.asked_after < self.losses)
+    }
+
+    /// Takes in what a node has said, which was asked when so many losses were known.
     ///
     /// # Errors
     ///
     /// If a text beside the record cannot be read.
-    pub(crate) fn learn(&mut self, node: &str, reading: &RecordReading) -> Result<Learned, Error> {
+    pub(crate) fn learn(
+        &mut self,
+        node: &str,
+        reading: &RecordReading,
+        asked_after: u64,
+    ) -> Result<Learned, Error> {
         let texts = self.learn_texts(reading);
         let known = self.nodes.entry(node.to_owned()).or_default();
+        let is_confirmed = known.asked_after < asked_after;
+        known.asked_after = known.asked_after.max(asked_after);
         let newest = known.record.as_ref().map(|record| record.epoch);
         let usable = reading.record.as_ref().filter(|record| {
             reading.is_sealed() == Some(true) && newest.is_none_or(|epoch| record.epoch >= epoch)
@@ -166,11 +191,11 @@ impl RecordView {
                 .is_some_and(|problem| problem.record == reading.record);
             known.problem = Some(reading.clone());
             texts?;
-            return Ok(if is_known {
-                Learned::Known
-            } else {
-                Learned::Lost
-            });
+            if is_known {
+                return Ok(Learned::Known);
+            }
+            self.losses += 1;
+            return Ok(Learned::Lost);
         };
         let was_lost = known.problem.take().is_some();
         if known.record.as_ref() != Some(record) {
@@ -183,7 +208,7 @@ impl RecordView {
             self.is_agreed = true;
         }
         texts?;
-        Ok(match self.is_changed || was_lost {
+        Ok(match self.is_changed || was_lost || is_confirmed {
             true => Learned::News,
             false => Learned::Known,
         })
@@ -332,7 +357,8 @@ impl RecordView {
         let repair = |(name, known, problem): (&str, &KnownNode, &RecordReading)| {
             let agreeing = records().filter(|(other, record, problem)| {
                 let is_sound = problem.is_none() && !record.is_retired;
-                is_sound && *other != name && record.topology == own
+                let is_asked = !self.is_to_be_asked(other);
+                is_sound && is_asked && *other != name && record.topology == own
             });
             let others = self.base.nodes().len() - 1;
             if others > 0 && 2 * agreeing.count() <= others {
@@ -364,5 +390,268 @@ impl RecordView {
             })
         };
         lost.filter_map(repair).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::partition::{NodeSpec, Rendezvous};
+    use crate::topology::record::{PairRecord, Progress, ReshardRecord};
+
+    fn topology(names: &[&str]) -> Topology {
+        let node = |name: &&str| NodeSpec::new(*name, format!("{name}:6379"));
+        let nodes = names.iter().map(node).collect();
+        Topology::new(nodes, Arc::new(Rendezvous::default())).unwrap()
+    }
+
+    fn record(epoch: (u32, u32), topology: &Topology) -> NodeRecord {
+        NodeRecord {
+            epoch: RecordEpoch::new(epoch.0, epoch.1),
+            topology: topology.fingerprint(),
+            seal: "run".into(),
+            is_retired: false,
+            mover: None,
+            reshard: None,
+        }
+    }
+
+    fn reading(record: NodeRecord) -> RecordReading {
+        RecordReading {
+            record: Some(record),
+            run_id: "run".into(),
+            texts: RecordTexts::default(),
+        }
+    }
+
+    fn empty() -> RecordReading {
+        RecordReading {
+            record: None,
+            run_id: "other".into(),
+            texts: RecordTexts::default(),
+        }
+    }
+
+    fn with_texts(
+        reading: RecordReading,
+        topology: &Topology,
+        target: Option<&Topology>,
+    ) -> RecordReading {
+        RecordReading {
+            texts: RecordTexts {
+                topology: Some(topology.to_string()),
+                target: target.map(Topology::to_string),
+            },
+            ..reading
+        }
+    }
+
+    /// A view of three nodes that have all named its topology.
+    fn agreed() -> (RecordView, Topology) {
+        let own = topology(&["a", "b", "c"]);
+        let mut view = RecordView::new(own.clone());
+        for name in ["a", "b", "c"] {
+            let reading = reading(record((1, 1), &own));
+            assert_eq!(view.learn(name, &reading, 0), Ok(Learned::News));
+        }
+        let next = view.next().unwrap().unwrap();
+        assert_eq!(next.epochs.len(), 3);
+        assert_eq!(next.topology.fingerprint(), own.fingerprint());
+        assert!(view.next().unwrap().is_none());
+        (view, own)
+    }
+
+    #[test]
+    fn view_follows_each_node_that_names_the_own_topology() {
+        let own = topology(&["a", "b"]);
+        let mut view = RecordView::new(own.clone());
+        let newest = record((3, 7), &own);
+        assert!(!view.is_foreign(&newest));
+        view.learn("b", &reading(newest.clone()), 0).unwrap();
+        let next = view.next().unwrap().unwrap();
+        assert_eq!(
+            next.epochs,
+            BTreeMap::from([("b".to_owned(), RecordEpoch::new(3, 7))])
+        );
+        assert_eq!(view.followed("b"), RecordEpoch::new(3, 7));
+        assert_eq!(view.followed("a"), RecordEpoch::default());
+        assert_eq!(view.learn("b", &reading(newest), 0), Ok(Learned::Known));
+    }
+
+    #[test]
+    fn view_whose_topology_no_node_has_named_follows_none() {
+        let (own, other) = (topology(&["a", "b"]), topology(&["a", "b", "c"]));
+        let mut view = RecordView::new(own);
+        for name in ["a", "b"] {
+            let record = record((1, 1), &other);
+            assert!(view.is_foreign(&record) && view.wants_texts(&record));
+            view.learn(name, &with_texts(reading(record), &other, None), 0)
+                .unwrap();
+        }
+        assert!(view.next().unwrap().is_none());
+        assert!(view.repairs().is_empty());
+    }
+
+    #[test]
+    fn view_goes_over_to_another_topology_once_most_nodes_name_it() {
+        let (mut view, own) = agreed();
+        let other = topology(&["a", "b", "c", "d"]);
+        let named = || with_texts(reading(record((2, 1), &other)), &other, None);
+        view.learn("a", &named(), 0).unwrap();
+        let next = view.next().unwrap().unwrap();
+        assert_eq!(next.topology.fingerprint(), own.fingerprint());
+        // What it names is not followed there yet, so nothing is sent to it.
+        assert!(!next.epochs.contains_key("a"));
+        assert!(view.disagrees("a", &record((2, 1), &other)));
+        view.learn("b", &named(), 0).unwrap();
+        let next = view.next().unwrap().unwrap();
+        assert_eq!(next.topology.fingerprint(), other.fingerprint());
+        let epochs: Vec<&str> = next.epochs.keys().map(String::as_str).collect();
+        assert_eq!(epochs, ["a", "b"]);
+    }
+
+    #[test]
+    fn view_follows_a_reshard_from_its_first_record_to_its_first_end() {
+        let (mut view, own) = agreed();
+        let to = topology(&["a", "b", "c", "d"]);
+        let moving = |number, moved, closed| NodeRecord {
+            mover: Some("m".into()),
+            reshard: Some(ReshardRecord {
+                to: to.fingerprint(),
+                pairs: vec![PairRecord {
+                    source: "a".into(),
+                    target: "d".into(),
+                    progress: Progress { moved, closed },
+                }],
+            }),
+            ..record((2, number), &own)
+        };
+        let announced = reading(moving(1, 0, 0));
+        assert!(view.wants_texts(announced.record.as_ref().unwrap()));
+        view.learn("a", &announced, 0).unwrap();
+        // Nothing to go by before the text is known.
+        assert!(view.next().unwrap().is_none());
+        assert_eq!(view.node_with_texts(), Some("a"));
+        view.learn("a", &with_texts(announced, &own, Some(&to)), 0)
+            .unwrap();
+        assert_eq!(view.node_with_texts(), None);
+        let next = view.next().unwrap().unwrap();
+        assert_eq!(next.topology.nodes().len(), 4);
+        assert!(next.topology.moving().is_some());
+        assert_eq!(next.epochs["a"], RecordEpoch::new(2, 1));
+        assert_eq!(next.epochs["b"], RecordEpoch::new(1, 1));
+        // While it is under way nothing is repaired.
+        view.learn("b", &empty(), 0).unwrap();
+        assert!(view.repairs().is_empty());
+        view.learn("a", &reading(moving(2, 0, 9)), 0).unwrap();
+        assert!(
+            view.next()
+                .unwrap()
+                .unwrap()
+                .topology
+                .moving()
+                .unwrap()
+                .has_closed()
+        );
+        view.learn("d", &reading(record((2, 3), &to)), 0).unwrap();
+        let next = view.next().unwrap().unwrap();
+        assert_eq!(next.topology.fingerprint(), to.fingerprint());
+        assert!(next.topology.moving().is_none());
+        // A node where the end has not arrived yet places keys alike.
+        assert_eq!(next.epochs["a"], RecordEpoch::new(2, 2));
+        assert!(view.has_led_here(&moving(2, 0, 9)));
+    }
+
+    #[test]
+    fn view_takes_over_other_addresses_in_a_newer_term() {
+        let (mut view, own) = agreed();
+        let moved = own.to_string().replace("b:6379", "b:6380");
+        let moved = Topology::parse(&moved).unwrap();
+        assert_eq!(moved.fingerprint(), own.fingerprint());
+        let claimed = NodeRecord {
+            mover: Some("p".into()),
+            ..record((2, 0), &own)
+        };
+        assert!(!view.wants_texts(&claimed));
+        assert!(view.wants_texts(&record((2, 1), &own)));
+        let named = with_texts(reading(record((2, 1), &own)), &moved, None);
+        view.learn("a", &named, 0).unwrap();
+        let next = view.next().unwrap().unwrap();
+        assert_eq!(next.topology.nodes()[1].address(), "b:6380");
+        assert!(!view.wants_texts(&record((2, 1), &own)));
+    }
+
+    #[test]
+    fn lost_record_is_repaired_once_most_other_nodes_were_asked_again() {
+        let (mut view, own) = agreed();
+        assert_eq!(view.learn("b", &empty(), 0), Ok(Learned::Lost));
+        assert_eq!(view.learn("b", &empty(), 0), Ok(Learned::Known));
+        // What they have said before may be out of date.
+        assert!(view.repairs().is_empty());
+        assert!(view.is_to_be_asked("a") && view.is_to_be_asked("c"));
+        let losses = view.losses();
+        let again = || reading(record((1, 1), &own));
+        assert_eq!(view.learn("a", &again(), losses), Ok(Learned::News));
+        assert!(view.repairs().is_empty());
+        view.learn("c", &again(), losses).unwrap();
+        let repairs = view.repairs();
+        assert_eq!(repairs.len(), 1);
+        assert_eq!((&*repairs[0].node, repairs[0].expected), ("b", None));
+        let expected = NodeRecord {
+            seal: "other".into(),
+            ..record((1, 1), &own)
+        };
+        assert_eq!(repairs[0].record, expected);
+        assert_eq!(repairs[0].texts.topology, Some(own.to_string()));
+        let repaired = RecordReading {
+            record: Some(expected),
+            ..empty()
+        };
+        assert_eq!(view.learn("b", &repaired, losses), Ok(Learned::News));
+        assert!(view.repairs().is_empty());
+    }
+
+    #[test]
+    fn record_of_another_server_is_repaired_only_if_it_names_the_same_topology() {
+        for (epoch, names, is_repaired) in [
+            ((1, 1), &["a", "b", "c"][..], true),
+            ((1, 0), &["a", "b", "c"], true),
+            ((1, 1), &["a", "b"], false),
+        ] {
+            let (mut view, own) = agreed();
+            let copied = RecordReading {
+                run_id: "other".into(),
+                ..reading(record(epoch, &topology(names)))
+            };
+            view.learn("b", &copied, 0).unwrap();
+            let losses = view.losses();
+            for name in ["a", "c"] {
+                view.learn(name, &reading(record((1, 1), &own)), losses)
+                    .unwrap();
+            }
+            let repairs = view.repairs();
+            assert_eq!(!repairs.is_empty(), is_repaired, "{repairs:?}");
+            let is_sealed = |repair: &Repair| {
+                repair.record.seal == "other" && repair.record.epoch == RecordEpoch::new(1, 1)
+            };
+            assert!(repairs.iter().all(is_sealed));
+        }
+    }
+
+    #[test]
+    fn record_is_not_repaired_while_a_term_is_claimed() {
+        let (mut view, own) = agreed();
+        view.learn("b", &empty(), 0).unwrap();
+        let losses = view.losses();
+        view.learn("a", &reading(record((1, 1), &own)), losses)
+            .unwrap();
+        let claimed = NodeRecord {
+            mover: Some("m".into()),
+            ..record((2, 0), &own)
+        };
+        view.learn("c", &reading(claimed), losses).unwrap();
+        assert!(view.repairs().is_empty());
     }
 }

@@ -59,7 +59,8 @@ Examples:
   redis-sharding topology publish users.topology
   redis-sharding topology publish cache.topology --allow-moves
 
-JSON: {written, retired, term, fingerprint}: the number of nodes whose record was written, and of nodes that have left";
+JSON: {written, retired, not_retired, term, fingerprint}: the number of nodes whose record was written, and of nodes that the
+topology leaves out and that say so now; the addresses of those that could not be asked";
 
 /// Writes the record of a topology to all of its nodes
 ///
@@ -96,6 +97,7 @@ impl Publish {
         let report = Publication {
             written: published.written,
             retired: published.retired,
+            not_retired: published.not_retired,
             term: published.term,
             fingerprint: format!("{:016x}", topology.fingerprint()),
             nodes: topology.nodes().len(),
@@ -109,6 +111,7 @@ impl Publish {
 struct Publication {
     written: usize,
     retired: usize,
+    not_retired: Vec<String>,
     term: u32,
     fingerprint: String,
     #[serde(skip)]
@@ -122,10 +125,16 @@ impl Text for Publication {
             0 => writeln!(output, "all {nodes} nodes have it already, in term {term}")?,
             written => writeln!(output, "published on {written} nodes, in term {term}")?,
         }
-        match self.retired {
-            0 => Ok(()),
-            retired => writeln!(output, "retired {retired} nodes that it leaves out"),
+        if self.retired > 0 {
+            writeln!(output, "retired {} nodes that it leaves out", self.retired)?;
         }
+        for address in &self.not_retired {
+            writeln!(
+                output,
+                "{BAD}{address} cannot be asked; if it comes back, use `topology retire`{BAD:#}"
+            )?;
+        }
+        Ok(())
     }
 }
 

@@ -247,7 +247,7 @@ impl Client {
         let epoch = self.epoch(node);
         let name = Command::Name(epoch);
         let mut names = 0;
-        match (world.rules.door, world.rules.name_first) {
+        match (world.rules.record_check, world.rules.name_first) {
             (false, _) => {
                 world.send(node, id, name);
                 names = 1;
@@ -264,7 +264,7 @@ impl Client {
         }
         Connection {
             id,
-            is_ready: !world.rules.door,
+            is_ready: !world.rules.record_check,
             acknowledged: epoch,
             epoch,
             names,

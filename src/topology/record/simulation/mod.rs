@@ -24,7 +24,7 @@ use self::world::{CLIENTS, World};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
     /// A connection reads the record before its first command.
-    door: bool,
+    record_check: bool,
     /// Whoever does not acknowledge a closure is disconnected.
     fence: bool,
     /// A connection has its name before it reads the record.
@@ -57,7 +57,7 @@ pub(super) struct Rules {
 }
 
 const ALL: Rules = Rules {
-    door: true,
+    record_check: true,
     fence: true,
     name_first: true,
     unnamed_is_late: true,
@@ -148,7 +148,7 @@ fn reshard_loses_nothing_in_any_schedule() {
 #[test]
 fn every_rule_of_the_reshard_is_missed_when_it_is_left_out() {
     let without: [(&str, fn(&mut Rules)); 14] = [
-        ("door", |rules| rules.door = false),
+        ("record_check", |rules| rules.record_check = false),
         ("fence", |rules| rules.fence = false),
         ("name_first", |rules| {
             rules.name_first = false;
