@@ -28,7 +28,8 @@ struct Outcome {
 impl Outcome {
     #[track_caller]
     fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
     }
 }
 
@@ -64,7 +65,11 @@ impl TopologyFile {
             .collect();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("users.topology");
-        fs::write(&path, format!("redis-sharding topology 1\nplacement rendezvous/1\n{nodes}")).unwrap();
+        fs::write(
+            &path,
+            format!("redis-sharding topology 1\nplacement rendezvous/1\n{nodes}"),
+        )
+        .unwrap();
         Self {
             path: path.to_str().unwrap().to_owned(),
             _folder: folder,
@@ -73,7 +78,9 @@ impl TopologyFile {
 }
 
 fn addresses(servers: &Servers) -> Vec<String> {
-    (0..servers.len()).map(|index| servers.addr(index)).collect()
+    (0..servers.len())
+        .map(|index| servers.addr(index))
+        .collect()
 }
 
 #[test]
@@ -82,17 +89,32 @@ fn topology_is_published_checked_and_shown() {
         return;
     };
     let file = TopologyFile::new(&addresses(&servers));
-    let check = |words: &[&str]| run(&[&["topology", "check", "--topology", &file.path], words].concat());
+    let check =
+        |words: &[&str]| run(&[&["topology", "check", "--topology", &file.path], words].concat());
     let outcome = check(&[]);
     assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
-    assert_eq!(outcome.stdout.matches("missing").count(), 3, "{}", outcome.stdout);
+    assert_eq!(
+        outcome.stdout.matches("missing").count(),
+        3,
+        "{}",
+        outcome.stdout
+    );
     let outcome = run(&["topology", "publish", &file.path]);
-    assert_eq!((outcome.code, &*outcome.stdout), (Some(0), "published on 3 nodes, in term 1\n"));
+    assert_eq!(
+        (outcome.code, &*outcome.stdout),
+        (Some(0), "published on 3 nodes, in term 1\n")
+    );
     let outcome = run(&["topology", "publish", &file.path, "--json"]);
-    assert_eq!((outcome.code, outcome.json()["written"].as_u64()), (Some(0), Some(0)));
+    assert_eq!(
+        (outcome.code, outcome.json()["written"].as_u64()),
+        (Some(0), Some(0))
+    );
     let outcome = check(&["--json"]);
     let report = outcome.json();
-    assert_eq!((outcome.code, report["fine"].as_bool()), (Some(0), Some(true)));
+    assert_eq!(
+        (outcome.code, report["fine"].as_bool()),
+        (Some(0), Some(true))
+    );
     assert_eq!(report["nodes"][2]["epoch"], "1.1");
     assert_eq!(report["nodes"][2]["state"], "current");
     let seed = servers.addr(1);
@@ -102,11 +124,18 @@ fn topology_is_published_checked_and_shown() {
     assert_eq!(shown.stdout, given.stdout);
     // Other commands take the nodes from the record as well.
     let located = run(&["locate", "--discover", &seed, "user:1"]);
-    assert_eq!(located.stdout, run(&["locate", "--topology", &file.path, "user:1"]).stdout);
+    assert_eq!(
+        located.stdout,
+        run(&["locate", "--topology", &file.path, "user:1"]).stdout
+    );
     servers.kill(2);
     let outcome = check(&[]);
     assert_eq!(outcome.code, Some(1));
-    assert!(outcome.stdout.contains("out of reach"), "{}", outcome.stdout);
+    assert!(
+        outcome.stdout.contains("out of reach"),
+        "{}",
+        outcome.stdout
+    );
     let outcome = run(&["topology", "publish", &file.path]);
     assert_eq!(outcome.code, Some(1));
     assert!(outcome.stderr.contains("node c"), "{}", outcome.stderr);
@@ -121,18 +150,33 @@ fn topology_that_would_move_keys_needs_a_flag_and_nodes_that_leave_are_retired()
     let (three, two) = (TopologyFile::new(&all), TopologyFile::new(&all[..2]));
     assert_eq!(run(&["topology", "publish", &three.path]).code, Some(0));
     for index in 0..3 {
-        let () = cmd("SET").arg("k").arg(1).query(&mut servers.connection(index)).unwrap();
+        let () = cmd("SET")
+            .arg("k")
+            .arg(1)
+            .query(&mut servers.connection(index))
+            .unwrap();
     }
     let refused = run(&["topology", "publish", &two.path]);
     assert_eq!(refused.code, Some(1));
-    assert!(refused.stderr.contains("redis-sharding reshard"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("redis-sharding reshard"),
+        "{}",
+        refused.stderr
+    );
     let moved = run(&["topology", "publish", &two.path, "--allow-moves", "--json"]);
-    assert_eq!((moved.code, moved.json()["retired"].as_u64()), (Some(0), Some(1)));
+    assert_eq!(
+        (moved.code, moved.json()["retired"].as_u64()),
+        (Some(0), Some(1))
+    );
     let outcome = run(&["topology", "check", "--topology", &three.path]);
     assert!(outcome.stdout.contains("retired"), "{}", outcome.stdout);
     let lost = run(&["topology", "show", "--discover", &all[2]]);
     assert_eq!(lost.code, Some(1));
-    assert!(lost.stderr.contains("it has left the fleet"), "{}", lost.stderr);
+    assert!(
+        lost.stderr.contains("it has left the fleet"),
+        "{}",
+        lost.stderr
+    );
     let member = run(&["topology", "retire", &all[0], "--topology", &two.path]);
     assert_eq!(member.code, Some(1));
     let retired = run(&["topology", "retire", &all[2], "--topology", &two.path]);
@@ -158,7 +202,11 @@ fn proxy_discovers_the_topology_and_follows_it() {
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
     let begun = Instant::now();
     loop {
-        let () = cmd("SET").arg(format!("new:{}", begun.elapsed().as_nanos())).arg(1).query(&mut client).unwrap();
+        let () = cmd("SET")
+            .arg(format!("new:{}", begun.elapsed().as_nanos()))
+            .arg(1)
+            .query(&mut client)
+            .unwrap();
         let keys: i64 = cmd("DBSIZE").query(&mut servers.connection(3)).unwrap();
         if keys > 0 {
             break;
@@ -167,7 +215,13 @@ fn proxy_discovers_the_topology_and_follows_it() {
         thread::sleep(Duration::from_millis(5));
     }
     proxy.stop();
-    let other = run(&["proxy", "--listen", "127.0.0.1:0", "--discover", "127.0.0.1:1"]);
+    let other = run(&[
+        "proxy",
+        "--listen",
+        "127.0.0.1:0",
+        "--discover",
+        "127.0.0.1:1",
+    ]);
     assert_eq!(other.code, Some(1));
     assert!(other.stderr.contains("127.0.0.1:1"), "{}", other.stderr);
 }

@@ -86,7 +86,9 @@ fn topology_is_published_on_every_node_once_and_checked() {
     let topology = topology(builder(&servers));
     assert_eq!(states(&topology), [RecordState::Missing; 3]);
     let record = record_of(&topology);
-    let first = record.publish(&topology, PublishOptions::default()).unwrap();
+    let first = record
+        .publish(&topology, PublishOptions::default())
+        .unwrap();
     assert_eq!((first.written, first.retired, first.term), (3, 0, 1));
     let report = record.check();
     assert!(report.is_fine());
@@ -96,14 +98,21 @@ fn topology_is_published_on_every_node_once_and_checked() {
     }
     assert_eq!(record.show().len(), 1);
     assert_eq!(record.show()[0].0, topology.to_string());
-    let again = record.publish(&topology, PublishOptions::default()).unwrap();
+    let again = record
+        .publish(&topology, PublishOptions::default())
+        .unwrap();
     assert_eq!((again.written, again.term), (0, 1));
     servers.kill(1);
     let report = record.check();
     assert!(!report.is_fine());
     assert_eq!(report.nodes[1].state, RecordState::Unreachable);
-    let error = record.publish(&topology, PublishOptions::default()).unwrap_err();
-    assert_eq!((error.kind(), error.node()), (ErrorKind::NodeDown, Some("node-1")));
+    let error = record
+        .publish(&topology, PublishOptions::default())
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.node()),
+        (ErrorKind::NodeDown, Some("node-1"))
+    );
 }
 
 #[test]
@@ -122,10 +131,15 @@ fn topology_that_would_move_keys_is_refused_unless_the_nodes_are_empty_or_a_cach
         let () = cmd("SET").arg(key).arg(1).query(&mut client).unwrap();
     }
     let record = record_of(&three);
-    let error = record.publish(&three, PublishOptions::default()).unwrap_err();
+    let error = record
+        .publish(&three, PublishOptions::default())
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
     let text = error.to_string();
-    assert!(text.contains("redis-sharding reshard") && text.contains("has keys"), "{text}");
+    assert!(
+        text.contains("redis-sharding reshard") && text.contains("has keys"),
+        "{text}"
+    );
     assert_eq!(states(&four), [RecordState::Current; 4]);
     let options = PublishOptions::default().with_allow_moves(true);
     let published = record.publish(&three, options).unwrap();
@@ -145,7 +159,12 @@ fn record_is_written_to_a_node_whose_memory_is_full() {
         return;
     };
     let mut node = servers.connection(0);
-    let () = cmd("CONFIG").arg("SET").arg("maxmemory").arg(1).query(&mut node).unwrap();
+    let () = cmd("CONFIG")
+        .arg("SET")
+        .arg("maxmemory")
+        .arg(1)
+        .query(&mut node)
+        .unwrap();
     assert!(cmd("SET").arg("k").arg("v").exec(&mut node).is_err());
     let () = cmd("SELECT").arg(15).query(&mut node).unwrap();
     let () = cmd("DEL").arg(RECORD).query(&mut node).unwrap();
@@ -230,7 +249,10 @@ fn all_clients_follow_the_record_and_their_connections_name_it() {
         }
     }
     for node in 0..3 {
-        let list: String = cmd("CLIENT").arg("LIST").query(&mut servers.connection(node)).unwrap();
+        let list: String = cmd("CLIENT")
+            .arg("LIST")
+            .query(&mut servers.connection(node))
+            .unwrap();
         let count = |name: &str| list.matches(&format!("name=web#rs.{name} ")).count();
         assert!(count("c.1.1") >= 3, "{list}");
         assert_eq!(count("c.0.0"), 0, "{list}");
@@ -274,10 +296,16 @@ fn nodes_without_a_record_refuse_agreed_clients_only() {
         assert_eq!(ErrorKind::of(&error), ErrorKind::Stale, "{error}");
         assert!(error.to_string().contains("topology publish"), "{error}");
     });
-    let () = cmd("SET").arg("a").arg(1).query(&mut builder(&servers).build().unwrap()).unwrap();
+    let () = cmd("SET")
+        .arg("a")
+        .arg(1)
+        .query(&mut builder(&servers).build().unwrap())
+        .unwrap();
     publish(&topology(builder(&servers)));
     each(&clients, |client| {
-        wait_for("the record", || client.ask::<Value>(&["SET", "a", "1"]).is_ok());
+        wait_for("the record", || {
+            client.ask::<Value>(&["SET", "a", "1"]).is_ok()
+        });
     });
 }
 
@@ -298,7 +326,9 @@ fn clients_are_told_of_another_topology_without_sending_anything() {
     let options = PublishOptions::default().with_allow_moves(true);
     record_of(&four).publish(&four, options).unwrap();
     for (number, _) in clients.each().iter().enumerate() {
-        wait_for("four nodes", || clients.topologies()[number].nodes().len() == 4);
+        wait_for("four nodes", || {
+            clients.topologies()[number].nodes().len() == 4
+        });
     }
     each(&clients, |client| {
         for key in keys(&four) {
@@ -327,7 +357,9 @@ fn node_that_moves_to_another_address_is_followed() {
     urls[1] = servers.url(3);
     let after = topology(builder_over(urls));
     assert_eq!(before.fingerprint(), after.fingerprint());
-    let published = record_of(&after).publish(&after, PublishOptions::default()).unwrap();
+    let published = record_of(&after)
+        .publish(&after, PublishOptions::default())
+        .unwrap();
     assert_eq!((published.written, published.retired), (3, 1));
     for (number, _) in clients.each().iter().enumerate() {
         wait_for("the address", || {
@@ -339,7 +371,10 @@ fn node_that_moves_to_another_address_is_followed() {
             let () = client.ask(&["SET", &key, "2"]).unwrap();
         }
     });
-    let value: i64 = cmd("GET").arg(&keys(&after)[1]).query(&mut servers.connection(3)).unwrap();
+    let value: i64 = cmd("GET")
+        .arg(&keys(&after)[1])
+        .query(&mut servers.connection(3))
+        .unwrap();
     assert_eq!(value, 2);
 }
 
@@ -350,7 +385,11 @@ fn clients_discover_the_topology_from_any_node() {
     };
     let client = ShardedClient::discover([servers.url(2)]).unwrap();
     assert_eq!(client.topology().fingerprint(), topology.fingerprint());
-    let () = cmd("SET").arg("a").arg(1).query(&mut client.clone()).unwrap();
+    let () = cmd("SET")
+        .arg("a")
+        .arg(1)
+        .query(&mut client.clone())
+        .unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         // The first one is down.
@@ -365,7 +404,10 @@ fn clients_discover_the_topology_from_any_node() {
     let seeds = ["redis://127.0.0.1:1/".to_owned(), others.url(0)];
     let error = ShardedClient::discover(seeds).unwrap_err().to_string();
     assert!(error.contains("127.0.0.1:1: "), "{error}");
-    assert!(error.contains(&others.addr(0)) && error.contains("no record"), "{error}");
+    assert!(
+        error.contains(&others.addr(0)) && error.contains("no record"),
+        "{error}"
+    );
     let error = ShardedClient::discover(Vec::<String>::new()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
 }
@@ -377,7 +419,9 @@ fn passwords_are_not_in_the_record_and_come_from_the_client() {
     };
     let topology = topology(builder(&servers));
     let record = FleetRecord::new(builder(&servers)).unwrap();
-    record.publish(&topology, PublishOptions::default()).unwrap();
+    record
+        .publish(&topology, PublishOptions::default())
+        .unwrap();
     assert!(record.check().is_fine());
     let texts = record.show();
     assert!(!texts[0].0.contains("hunter2"));
@@ -413,7 +457,10 @@ fn commands_about_the_data_do_not_meet_the_record() {
         assert_eq!(states(&topology), [RecordState::Current; 2]);
     });
     for node in 0..2 {
-        let functions: Vec<Value> = cmd("FUNCTION").arg("LIST").query(&mut servers.connection(node)).unwrap();
+        let functions: Vec<Value> = cmd("FUNCTION")
+            .arg("LIST")
+            .query(&mut servers.connection(node))
+            .unwrap();
         assert!(functions.is_empty());
     }
 }
@@ -435,7 +482,11 @@ fn record_that_somebody_else_has_removed_is_written_again_at_once() {
         .build()
         .unwrap();
     for key in keys(&topology) {
-        let () = cmd("SET").arg(key).arg(1).query(&mut client.clone()).unwrap();
+        let () = cmd("SET")
+            .arg(key)
+            .arg(1)
+            .query(&mut client.clone())
+            .unwrap();
     }
     let () = cmd("FLUSHALL").query(&mut servers.connection(1)).unwrap();
     wait_for("the repair", || {
@@ -443,7 +494,11 @@ fn record_that_somebody_else_has_removed_is_written_again_at_once() {
     });
     assert_eq!(states(&topology), [RecordState::Current; 3]);
     for key in keys(&topology) {
-        let () = cmd("SET").arg(key).arg(2).query(&mut client.clone()).unwrap();
+        let () = cmd("SET")
+            .arg(key)
+            .arg(2)
+            .query(&mut client.clone())
+            .unwrap();
     }
 }
 
@@ -483,14 +538,20 @@ fn record_is_not_repaired_where_most_other_nodes_cannot_be_asked() {
     let client = agreed(&topology).build().unwrap();
     let keys = keys(&topology);
     for key in &keys {
-        let () = cmd("SET").arg(key).arg(1).query(&mut client.clone()).unwrap();
+        let () = cmd("SET")
+            .arg(key)
+            .arg(1)
+            .query(&mut client.clone())
+            .unwrap();
     }
     servers.kill(0);
     servers.kill(2);
     servers.restart(1);
     // Neither a client that has known all of them, nor a new one.
     for mut client in [client, agreed(&topology).build().unwrap()] {
-        wait_for("the refusal", || client_error(&mut client, &keys[1]).kind() == ErrorKind::Stale);
+        wait_for("the refusal", || {
+            client_error(&mut client, &keys[1]).kind() == ErrorKind::Stale
+        });
         thread::sleep(Duration::from_millis(1000));
         assert_eq!(client_error(&mut client, &keys[1]).kind(), ErrorKind::Stale);
     }
@@ -511,14 +572,24 @@ fn agreed_clients_refuse_what_does_not_go_with_a_record() {
         let error = builder.build().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
         let text = error.to_string();
-        assert!(text.contains(expected) && text.contains("leave out") || text.contains("use another"), "{text}");
+        assert!(
+            text.contains(expected) && text.contains("leave out") || text.contains("use another"),
+            "{text}"
+        );
     };
-    refused(ShardedClient::builder().cluster(["redis://10.0.0.1/"]).agreed(), "Redis Cluster");
+    refused(
+        ShardedClient::builder()
+            .cluster(["redis://10.0.0.1/"])
+            .agreed(),
+        "Redis Cluster",
+    );
     refused(nodes().cache(Ejection::default()), "ejects nodes");
     refused(nodes().watch_topology("/nowhere"), "file");
     refused(nodes().discover_replicas(), "replicas");
     refused(
-        ShardedClient::builder().node("a", "redis://10.0.0.1/15").agreed(),
+        ShardedClient::builder()
+            .node("a", "redis://10.0.0.1/15")
+            .agreed(),
         "database 15",
     );
     assert!(nodes().build().is_ok());

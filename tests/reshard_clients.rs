@@ -3,8 +3,6 @@
 //!
 //! `REDIS_SHARDING_LONG=1` has 50,000 keys and 200,000 operations.
 
-#[path = "support/reshard_model.rs"]
-mod reshard_model;
 mod support;
 
 use std::collections::HashMap;
@@ -19,9 +17,9 @@ use redis_sharding::ops::{FleetRecord, PublishOptions};
 use redis_sharding::partition::{HashMod, Partitioner, Rendezvous, Ring};
 use redis_sharding::{Builder, ShardedClient, Topology};
 
-use self::reshard_model::Worker;
 use self::support::Servers;
 use self::support::all_clients::{AllClients, End, KINDS};
+use self::support::reshard_model::Worker;
 
 /// The size of a test.
 struct Size {
@@ -51,9 +49,11 @@ fn size() -> Size {
 /// A description of a client over the first servers.
 fn over(servers: &Servers, count: usize) -> Builder {
     let urls = servers.urls().into_iter().take(count);
-    (0..).zip(urls).fold(ShardedClient::builder(), |builder, (number, url)| {
-        builder.node(format!("node-{number}"), url)
-    })
+    (0..)
+        .zip(urls)
+        .fold(ShardedClient::builder(), |builder, (number, url)| {
+            builder.node(format!("node-{number}"), url)
+        })
 }
 
 fn topology(servers: &Servers, count: usize, rule: impl Partitioner + 'static) -> Arc<Topology> {
@@ -112,13 +112,24 @@ fn check_servers(servers: &Servers, topology: &Topology, expected: &HashMap<Stri
     for (key, places) in &found {
         let owner = topology.locate(key.as_bytes()).unwrap();
         let owner = topology.node(owner).address().to_owned();
-        let at: Vec<String> = places.iter().map(|(server, _)| servers.addr(*server)).collect();
+        let at: Vec<String> = places
+            .iter()
+            .map(|(server, _)| servers.addr(*server))
+            .collect();
         assert_eq!(at, [owner], "owners of {key}");
-        let expiry = expected.get(key).unwrap_or_else(|| panic!("{key} should not exist"));
+        let expiry = expected
+            .get(key)
+            .unwrap_or_else(|| panic!("{key} should not exist"));
         let found = places[0].1;
-        assert!((found - expiry.unwrap_or(-1)).abs() <= 5, "expiry of {key}: {found}, not {expiry:?}");
+        assert!(
+            (found - expiry.unwrap_or(-1)).abs() <= 5,
+            "expiry of {key}: {found}, not {expiry:?}"
+        );
     }
-    let missing: Vec<_> = expected.keys().filter(|key| !found.contains_key(*key)).collect();
+    let missing: Vec<_> = expected
+        .keys()
+        .filter(|key| !found.contains_key(*key))
+        .collect();
     assert!(missing.is_empty(), "missing: {missing:?}");
 }
 
@@ -127,7 +138,11 @@ fn reshard(servers: &Servers, to: &Topology) -> Vec<Duration> {
     let options = ReshardOptions::new().with_administrator("test");
     let reshard = Reshard::new(over(servers, 1), to.clone(), options).unwrap();
     let mut closures = Vec::new();
+    let begun = Instant::now();
     let outcome = reshard.run(|event| {
+        if std::env::var("REDIS_SHARDING_TRACE").is_ok() {
+            println!("{:?} {event:?}", begun.elapsed());
+        }
         if let ReshardEvent::Batch { closed, .. } = event {
             closures.push(closed);
         }
@@ -141,7 +156,11 @@ fn wait_until_followed(clients: &AllClients, to: &Topology) {
     let end = Instant::now() + Duration::from_secs(20);
     let is_there = |known: &Arc<Topology>| known.to_string() == to.to_string();
     while !clients.topologies().iter().all(is_there) {
-        assert!(Instant::now() < end, "not followed: {:?}", clients.topologies());
+        assert!(
+            Instant::now() < end,
+            "not followed: {:?}",
+            clients.topologies()
+        );
         thread::sleep(Duration::from_millis(10));
     }
 }
@@ -153,7 +172,9 @@ fn clients_lose_nothing_while_four_nodes_become_five_eight_three_and_other_place
     };
     let size = size();
     let seed = std::env::var("REDIS_SHARDING_SEED").ok();
-    let seed: u64 = seed.and_then(|seed| seed.parse().ok()).unwrap_or_else(|| seed_of_now());
+    let seed: u64 = seed
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(|| seed_of_now());
     println!("seed {seed}: REDIS_SHARDING_SEED={seed} repeats it");
     let first = topology(&servers, 4, Rendezvous::new());
     let record = FleetRecord::new(over(&servers, 4)).unwrap();
@@ -165,14 +186,28 @@ fn clients_lose_nothing_while_four_nodes_become_five_eight_three_and_other_place
     let operations = AtomicU64::new(0);
     let worker = |number: usize| {
         let client = clients.of(KINDS[number % KINDS.len()]);
-        Worker::new(format!("w{number}"), client, seed + number as u64, size.keys)
+        Worker::new(
+            format!("w{number}"),
+            client,
+            seed + number as u64,
+            size.keys,
+        )
     };
     let mut workers: Vec<Worker> = (0..size.workers).map(worker).collect();
     let steps: [(usize, Box<dyn Fn() -> Arc<Topology>>); 5] = [
         (5, Box::new(|| topology(&servers, 5, Rendezvous::new()))),
         (8, Box::new(|| topology(&servers, 8, Rendezvous::new()))),
         (3, Box::new(|| topology(&servers, 3, Rendezvous::new()))),
-        (3, Box::new(|| topology(&servers, 3, HashMod::new(redis_sharding::hash::KeyHash::Crc32)))),
+        (
+            3,
+            Box::new(|| {
+                topology(
+                    &servers,
+                    3,
+                    HashMod::new(redis_sharding::hash::KeyHash::Crc32),
+                )
+            }),
+        ),
         (3, Box::new(|| topology(&servers, 3, Ring::new()))),
     ];
     thread::scope(|scope| {
@@ -204,7 +239,10 @@ fn clients_lose_nothing_while_four_nodes_become_five_eight_three_and_other_place
                 closures.get(closures.len() / 2),
                 closures.last(),
             );
-            assert!(!threads.iter().any(|thread| thread.is_finished()), "a worker has failed");
+            assert!(
+                !threads.iter().any(|thread| thread.is_finished()),
+                "a worker has failed"
+            );
         }
         while operations.load(Ordering::Relaxed) < size.operations
             && !threads.iter().any(|thread| thread.is_finished())
@@ -224,7 +262,10 @@ fn clients_lose_nothing_while_four_nodes_become_five_eight_three_and_other_place
     }
     let last = steps.last().unwrap().1();
     check_servers(&servers, &last, &expected);
-    let count: usize = Cmd::new().arg("DBSIZE").query(&mut clients.blocking.clone()).unwrap();
+    let count: usize = Cmd::new()
+        .arg("DBSIZE")
+        .query(&mut clients.blocking.clone())
+        .unwrap();
     assert_eq!(count, expected.len());
 }
 

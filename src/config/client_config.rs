@@ -172,9 +172,7 @@ impl ClientConfig {
         let groups = previous.map(|previous| &previous.groups);
         let groups = SentinelGroups::new(sources, groups, &options.of_sentinels())?;
         let epoch = previous.map_or(0, |previous| previous.router.topology().epoch() + 1);
-        let topology = place(specs)?
-            .with_endpoints(&accesses)?
-            .with_epoch(epoch);
+        let topology = place(specs)?.with_endpoints(&accesses)?.with_epoch(epoch);
         let endpoint = |(node, access)| match previous.and_then(|old| old.endpoint(node, &access)) {
             Some(endpoint) => Ok(endpoint),
             None => options.endpoint(node, access, &groups).map(Arc::new),

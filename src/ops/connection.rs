@@ -118,7 +118,6 @@ impl Fleet {
         let suffix = NameSuffix { role, epoch };
         NodeConnection::open(&node.endpoint, ProtocolVersion::RESP2, suffix, self.limit())
     }
-
 }
 
 fn nodes(config: &ClientConfig) -> Vec<FleetNode> {

@@ -29,7 +29,9 @@ pub(crate) fn discover(seeds: &[Arc<Endpoint>], limit: Duration) -> Result<Topol
         }
     }
     let text = match failures.is_empty() {
-        true => "no node was given to ask for the topology; give the URL of at least one".to_owned(),
+        true => {
+            "no node was given to ask for the topology; give the URL of at least one".to_owned()
+        }
         false => format!(
             "none of the nodes that were given has named the topology of the fleet: {}",
             failures.join("; ")

@@ -76,7 +76,8 @@ impl Merger {
     }
 
     fn refused(&self, error: Error) {
-        self.state.deliver(|| ClientEvent::TopologyRefused { error });
+        self.state
+            .deliver(|| ClientEvent::TopologyRefused { error });
     }
 
     /// Has all nodes of the current topology watched.

@@ -191,8 +191,8 @@ impl Publisher {
             }
         }
         let topology = config.router.topology();
-        let is_same = former.nodes() == topology.nodes()
-            && former.fingerprint() == topology.fingerprint();
+        let is_same =
+            former.nodes() == topology.nodes() && former.fingerprint() == topology.fingerprint();
         if !is_same {
             let (from, to) = (former.epoch(), topology.epoch());
             config.deliver(|| ClientEvent::TopologyChanged { from, to });

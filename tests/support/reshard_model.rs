@@ -227,7 +227,10 @@ impl Worker {
             Some(Held::Sorted(set)) => set.clone(),
             _ => BTreeMap::new(),
         };
-        let (member, score) = (format!("m{}", self.random.below(20)), self.random.below(100) as i64);
+        let (member, score) = (
+            format!("m{}", self.random.below(20)),
+            self.random.below(100) as i64,
+        );
         let added: i64 = self.ask(&["ZADD", &key, &score.to_string(), &member]);
         let is_new = set.insert(member, score).is_none();
         assert_eq!(added, i64::from(is_new), "ZADD {key}");
@@ -260,7 +263,9 @@ impl Worker {
         let mut delete = cmd("DEL");
         delete.arg(&keys);
         let found: usize = self.send(&delete);
-        let expected = keys.iter().filter(|key| self.model.keys.remove(*key).is_some());
+        let expected = keys
+            .iter()
+            .filter(|key| self.model.keys.remove(*key).is_some());
         assert_eq!(found, expected.count(), "DEL {keys:?}");
     }
 
@@ -274,7 +279,8 @@ impl Worker {
     }
 
     fn set_many(&mut self) {
-        let pairs: Vec<(String, String)> = (0..4).map(|_| (self.key("text"), self.value())).collect();
+        let pairs: Vec<(String, String)> =
+            (0..4).map(|_| (self.key("text"), self.value())).collect();
         let mut set = cmd("MSET");
         for (key, value) in &pairs {
             set.arg(key).arg(value);
@@ -324,7 +330,8 @@ impl Worker {
             self.put(key, Held::Number(number));
         }
         let found: RedisResult<Vec<i64>> = self.client.query(&pipeline);
-        let found = found.unwrap_or_else(|error| panic!("{}: transaction {tag}: {error}", self.name));
+        let found =
+            found.unwrap_or_else(|error| panic!("{}: transaction {tag}: {error}", self.name));
         assert_eq!(found, expected, "transaction {tag}");
     }
 
@@ -365,16 +372,34 @@ impl Worker {
             return;
         };
         match held {
-            Held::Text(text) => assert_eq!(self.ask::<Option<String>>(&["GET", key]), Some(text), "{key}"),
-            Held::Number(number) => assert_eq!(self.ask::<Option<i64>>(&["GET", key]), Some(number), "{key}"),
+            Held::Text(text) => assert_eq!(
+                self.ask::<Option<String>>(&["GET", key]),
+                Some(text),
+                "{key}"
+            ),
+            Held::Number(number) => assert_eq!(
+                self.ask::<Option<i64>>(&["GET", key]),
+                Some(number),
+                "{key}"
+            ),
             Held::List(list) => {
-                let found: VecDeque<String> = self.ask::<Vec<String>>(&["LRANGE", key, "0", "-1"]).into();
+                let found: VecDeque<String> =
+                    self.ask::<Vec<String>>(&["LRANGE", key, "0", "-1"]).into();
                 assert_eq!(found, list, "{key}");
             }
-            Held::Hash(hash) => assert_eq!(self.ask::<BTreeMap<String, String>>(&["HGETALL", key]), hash, "{key}"),
-            Held::Set(set) => assert_eq!(self.ask::<BTreeSet<String>>(&["SMEMBERS", key]), set, "{key}"),
+            Held::Hash(hash) => assert_eq!(
+                self.ask::<BTreeMap<String, String>>(&["HGETALL", key]),
+                hash,
+                "{key}"
+            ),
+            Held::Set(set) => assert_eq!(
+                self.ask::<BTreeSet<String>>(&["SMEMBERS", key]),
+                set,
+                "{key}"
+            ),
             Held::Sorted(set) => {
-                let found: BTreeMap<String, i64> = self.ask(&["ZRANGE", key, "0", "-1", "WITHSCORES"]);
+                let found: BTreeMap<String, i64> =
+                    self.ask(&["ZRANGE", key, "0", "-1", "WITHSCORES"]);
                 assert_eq!(found, set, "{key}");
             }
             Held::Stream(length) => assert_eq!(self.ask::<usize>(&["XLEN", key]), length, "{key}"),

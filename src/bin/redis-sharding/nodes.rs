@@ -5,7 +5,7 @@ use std::env;
 
 use clap::Args;
 use redis_sharding::redis::{Cmd, RedisError, cmd};
-use redis_sharding::{Builder, ShardedClient};
+use redis_sharding::{Builder, ShardedClient, Topology};
 
 use crate::fleet::{Fleet, placement_option, read};
 use crate::outcome::Failure;
@@ -116,6 +116,17 @@ impl NodeArgs {
         Fleet::new(placement, &self.options, &self.nodes).map_err(Failure::Usage)
     }
 
+    /// The description of a client that reaches these nodes, or those of `topology` if none are given.
+    pub fn builder_or(&self, topology: &Topology) -> Result<Builder, Failure> {
+        let given = [&self.seeds, &self.nodes, &self.discover];
+        match self.topology.is_some() || given.iter().any(|nodes| !nodes.is_empty()) {
+            true => self.builder(),
+            false => self
+                .access
+                .apply(ShardedClient::builder().topology(topology)),
+        }
+    }
+
     /// The file that the nodes are taken from.
     pub fn topology_file(&self) -> Option<&str> {
         self.topology.as_deref()
@@ -134,9 +145,7 @@ impl NodeArgs {
     fn builder_of(&self, fleet: &Fleet) -> Result<Builder, Failure> {
         match self.discovers() {
             true => self.discovered(),
-            false => self
-                .access
-                .apply(fleet.builder().map_err(Failure::Usage)?),
+            false => self.access.apply(fleet.builder().map_err(Failure::Usage)?),
         }
     }
 

@@ -179,7 +179,8 @@ impl FleetRecord {
     /// Nodes that cannot be reached, or have none, are left out.
     pub fn show(&self) -> Vec<(String, Vec<String>)> {
         let asked = each(self.fleet.nodes(), |node| {
-            let opened = StoredRecord::open(&self.fleet, node.clone(), ConnectionRole::Monitor).ok();
+            let opened =
+                StoredRecord::open(&self.fleet, node.clone(), ConnectionRole::Monitor).ok();
             Some((node.name, opened?.reading.texts.topology?))
         });
         let mut texts: Vec<(String, Vec<String>)> = Vec::new();
@@ -202,7 +203,11 @@ impl FleetRecord {
         let node = self.fleet.node_at(node)?;
         let topology = self.fleet.topology();
         let address = node.endpoint.address.clone();
-        if let Some(member) = topology.nodes().iter().find(|node| node.address() == address) {
+        if let Some(member) = topology
+            .nodes()
+            .iter()
+            .find(|node| node.address() == address)
+        {
             let text = format!(
                 "{address} is node {:?} of the topology, which cannot be retired; publish a topology without it first",
                 member.name()
@@ -250,7 +255,9 @@ impl FleetRecord {
                 let address = &node.endpoint.address;
                 let mut members = topology.nodes().iter();
                 let stays = members.any(|member| member.address() == address);
-                let is_known = leaving.iter().any(|other| other.endpoint.address == *address);
+                let is_known = leaving
+                    .iter()
+                    .any(|other| other.endpoint.address == *address);
                 if !stays && !is_known {
                     leaving.push(node);
                 }

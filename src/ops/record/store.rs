@@ -30,7 +30,11 @@ impl RecordStore {
     /// # Errors
     ///
     /// The first error: nothing is changed unless all nodes can be read.
-    pub(crate) fn open(fleet: &Fleet, nodes: Vec<FleetNode>, role: ConnectionRole) -> Result<Self, Error> {
+    pub(crate) fn open(
+        fleet: &Fleet,
+        nodes: Vec<FleetNode>,
+        role: ConnectionRole,
+    ) -> Result<Self, Error> {
         let opened = each(nodes, |node| StoredRecord::open(fleet, node, role));
         let nodes = opened.into_iter().collect::<Result<Vec<_>, _>>()?;
         Ok(Self { nodes })
@@ -113,7 +117,11 @@ impl StoredRecord {
     /// # Errors
     ///
     /// As for [`NodeConnection::open`] and [`NodeConnection::record_and_texts`].
-    pub(crate) fn open(fleet: &Fleet, node: FleetNode, role: ConnectionRole) -> Result<Self, Error> {
+    pub(crate) fn open(
+        fleet: &Fleet,
+        node: FleetNode,
+        role: ConnectionRole,
+    ) -> Result<Self, Error> {
         let mut connection = fleet.connect(&node, role, RecordEpoch::default())?;
         let reading = connection.record_and_texts()?;
         Ok(Self {

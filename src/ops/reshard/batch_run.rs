@@ -166,6 +166,8 @@ impl Source<'_, '_> {
             return Ok(());
         };
         let rest = pair.leftovers.split_off(&(batch.until, Key::default()));
+        // Never a key of a unit that has moved: it is the target's own.
+        pair.leftovers = pair.leftovers.split_off(&(pair.moved, Key::default()));
         let leftovers = std::mem::replace(&mut pair.leftovers, rest);
         let keys = leftovers.iter().map(|(_, key)| key).chain(&batch.keys.keys);
         let cleared = unlink(target, keys.map(|key| &**key));

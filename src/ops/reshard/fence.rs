@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::connection_name::{ConnectionName, Role};
-use crate::topology::record::RecordEpoch;
+use crate::topology::record::{ConnectionRole, NameSuffix, RecordEpoch};
 
 /// One connection of a server, as CLIENT LIST shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -84,15 +83,20 @@ impl ServerClient {
         self.flags.contains(['S', 'M'])
     }
 
+    /// The id of the mover that the connection is of, if it is of one.
+    fn mover(&self) -> Option<&str> {
+        let (id, suffix) = NameSuffix::split(&self.name)?;
+        (suffix.role == ConnectionRole::Mover).then_some(id)
+    }
+
     /// True for a connection of another mover than the one with this id.
     pub(super) fn is_of_other_mover(&self, mover: &str) -> bool {
-        ConnectionName::parse(&self.name)
-            .is_some_and(|name| name.role == Role::Mover && name.client != mover)
+        self.mover().is_some_and(|id| id != mover)
     }
 
     /// True if the connection says nothing of a record that it follows, and need not.
     pub(super) fn is_foreign(&self, exempt: &Exempt<'_>) -> bool {
-        !self.is_exempt(exempt) && ConnectionName::parse(&self.name).is_none()
+        !self.is_exempt(exempt) && NameSuffix::of(&self.name).is_none()
     }
 
     /// True if the connection may have sent something under an older epoch than this.
@@ -101,19 +105,19 @@ impl ServerClient {
             return false;
         }
         // Without a name it may know anything.
-        ConnectionName::parse(&self.name).is_none_or(|name| match name.role {
-            Role::Subscriptions | Role::Monitor => false,
-            Role::Commands | Role::Mover => name.epoch < epoch,
+        NameSuffix::of(&self.name).is_none_or(|suffix| match suffix.role {
+            ConnectionRole::Subscriptions | ConnectionRole::Monitor => false,
+            ConnectionRole::Commands | ConnectionRole::Mover => suffix.epoch < epoch,
         })
     }
 
     fn is_exempt(&self, exempt: &Exempt<'_>) -> bool {
         let host = self.address.rsplit_once(':').map_or("", |(host, _)| host);
         let words = [&*self.name, &*self.user, &*self.address, host];
-        let is_own = ConnectionName::parse(&self.name)
-            .is_some_and(|name| name.role == Role::Mover && name.client == exempt.mover);
         let is_named = |word: &String| !word.is_empty() && words.contains(&&**word);
-        self.is_replication() || is_own || exempt.administrators.iter().any(is_named)
+        self.is_replication()
+            || self.mover() == Some(exempt.mover)
+            || exempt.administrators.iter().any(is_named)
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use redis::{ProtocolVersion, Value};
 
 use super::fault::{Fault, FaultKind};
-use super::link::{Link, items_of, text_of};
+use super::link::{Link, Requests, items_of, text_of};
 use super::session::{Session, SessionNode};
 use crate::topology::record::RECORD_DB;
 
@@ -38,11 +38,18 @@ impl KeyEvents {
         match are_on {
             true => {
                 let channel = format!("__keyevent@{}__:new", session.db);
-                link.words(&["SUBSCRIBE", &channel]).map(drop)
+                let mut subscribe = Requests::default();
+                subscribe.words(&["SUBSCRIBE", &channel]);
+                link.send(&subscribe)?;
+                // It is confirmed by a push message.
+                let confirmed = link.message()?;
+                link.checked(confirmed)?;
             }
             // It tells of every key that is written, new or not.
-            false => link.words(&["CLIENT", "TRACKING", "ON", "BCAST"]).map(drop),
-        }?;
+            false => {
+                link.words(&["CLIENT", "TRACKING", "ON", "BCAST"])?;
+            }
+        }
         Ok(Self { link })
     }
 
@@ -59,7 +66,7 @@ impl KeyEvents {
     /// one sent after the reply to the first. One is not enough where several threads of a server write to connections.
     pub(super) fn settle(&mut self, mut key: impl FnMut(&[u8])) -> Result<(), Fault> {
         for _ in 0..2 {
-            let mut ping = super::link::Requests::default();
+            let mut ping = Requests::default();
             ping.words(&["PING"]);
             self.link.send(&ping)?;
             loop {

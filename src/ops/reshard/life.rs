@@ -182,20 +182,22 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Puts the new topology in force: at its own nodes first, then at those that leave.
+    /// Puts the new topology in force, at its own nodes and at those that leave.
     pub(super) fn finish(&self) -> Result<(), Fault> {
         self.end(&self.to.to_string(), self.to.fingerprint(), |node| {
             node.is_new
         })
     }
 
-    /// Puts the old topology in force again: at its own nodes first, then at those that were only new.
+    /// Puts the old topology in force again, at its own nodes and at those that were only new.
     pub(super) fn put_back(&self) -> Result<(), Fault> {
         self.end(&self.from.to_string(), self.from.fingerprint(), |node| {
             node.is_old
         })
     }
 
+    /// Ends the reshard at all nodes: at members but the last, then at those that leave, then at the last member. By its
+    /// record a mover that goes on finds those that leave, which no other names any more.
     fn end(
         &self,
         text: &str,
@@ -206,13 +208,14 @@ impl Session<'_> {
             topology: Some(text.to_owned()),
             target: None,
         };
-        for members in [true, false] {
-            for node in self.nodes.iter().filter(|node| is_member(node) == members) {
-                self.step(&format!("end {}", node.name))?;
-                let mut link = self.connect(node)?;
-                let next = |record: &NodeRecord| ended(record, topology, members);
-                self.publish(node, &mut link, Some(&texts), next)?;
-            }
+        let (mut order, leaving): (Vec<&SessionNode>, Vec<&SessionNode>) =
+            self.nodes.iter().partition(|node| is_member(node));
+        let last = order.pop();
+        for node in order.into_iter().chain(leaving).chain(last) {
+            self.step(&format!("end {}", node.name))?;
+            let mut link = self.connect(node)?;
+            let next = |record: &NodeRecord| ended(record, topology, is_member(node));
+            self.publish(node, &mut link, Some(&texts), next)?;
         }
         Ok(())
     }

@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use redis::{ProtocolVersion, Value};
 
-use super::connection_name::ConnectionName;
 use super::fault::{Fault, FaultKind};
 use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::record::NodeConnection;
 use crate::resp::write_command;
-use crate::topology::record::{ConnectionRole, NameSuffix};
 use crate::topology::record::requests::{RecordReading, RecordTexts, RecordWrite};
-use crate::topology::record::{NodeRecord, RecordEpoch};
+use crate::topology::record::{ConnectionRole, NameSuffix, NodeRecord, RecordEpoch};
+
+/// Time for each call: a busy server must not be taken for one that is gone.
+const REPLY_WITHIN: Duration = Duration::from_secs(10);
 
 /// Requests in the wire format, to be sent at once.
 #[derive(Default)]
@@ -75,8 +76,10 @@ impl Link {
         let connection = NodeConnection::open(endpoint, protocol, suffix, limit);
         let connection = connection.map_err(Fault::of_connection)?;
         let mut link = Self { connection, id: 0 };
-        let name = ConnectionName::of_mover(&name.id, name.epoch);
-        link.call(&[b"CLIENT", b"SETNAME", name.as_bytes()])?;
+        link.connection.set_limit(limit.max(REPLY_WITHIN));
+        // The id in place of the user's name, by which other movers find their own connections.
+        let name = format!("{}{suffix}", name.id);
+        link.words(&["CLIENT", "SETNAME", &name])?;
         link.id = link.integer(&[b"CLIENT", b"ID"])?;
         Ok(link)
     }

@@ -3,7 +3,7 @@
 //! [`Reshard`] is what an operator uses. It decides by pure parts, each with its own tests:
 //!
 //! * `batch`: the steps of a batch, and what a failure of each means; `batch_size`: how much is moved at once.
-//! * `fence`: when no connection of an older epoch is left; `connection_name`: what names of connections say.
+//! * `fence`: when no connection of an older epoch is left.
 //! * `records`: the records that are written; `progress`: how a pair goes on after a mover that was stopped.
 //! * `index`: which keys move where; `sweeps`: which may be deleted; `compare`: whether a copy is one.
 //! * `facts`: what servers can do; `plan`: what would be moved, and why it cannot be; `status`: how far it is.
@@ -21,7 +21,6 @@ mod batch;
 mod batch_run;
 mod batch_size;
 mod compare;
-mod connection_name;
 mod copy;
 mod event;
 mod facts;

@@ -98,26 +98,23 @@ impl KnownNode {
     }
 }
 
-/// Refuses a target that was restarted with older data than its sources know it to have: keys that were moved to it may be
-/// lost, and the sources may have deleted theirs.
-fn check_restarted(nodes: &[KnownNode]) -> Result<(), Error> {
-    for node in nodes.iter().filter(|node| node.is_unsealed()) {
-        let own = |source: &str| {
-            let progress = node.record.as_ref()?.progress(source, &node.name)?;
-            Some(progress.moved)
+/// Refuses a target that says less than its sources: units are called moved by the target first, so it was restarted with
+/// older data or none, and keys that were moved to it may be lost.
+fn check_restarted(nodes: &[KnownNode], all: Fingerprints) -> Result<(), Error> {
+    for target in nodes.iter().filter(|node| !node.is_finished(all)) {
+        let of = |node: &KnownNode, source: &KnownNode| {
+            let record = node.record.as_ref();
+            let progress = record.and_then(|record| record.progress(&source.name, &target.name));
+            progress.unwrap_or_default().moved
         };
-        let is_behind = |source: &&KnownNode| {
-            let known = source.record.as_ref();
-            let known = known.and_then(|record| record.progress(&source.name, &node.name));
-            known.is_some_and(|known| own(&source.name).is_some_and(|own| own < known.moved))
-        };
-        if let Some(source) = nodes.iter().find(is_behind) {
+        let is_ahead = |source: &&KnownNode| of(source, source) > of(target, source);
+        if let Some(source) = nodes.iter().find(is_ahead) {
             let text = format!(
                 "node {:?}: the server was restarted with older data than it had when keys were moved to it from node {:?}; \
                  restore its newest data",
-                node.name, source.name
+                target.name, source.name
             );
-            return Err(Error::config(text).at_node(&node.name));
+            return Err(Error::config(text).at_node(&target.name));
         }
     }
     Ok(())
@@ -130,7 +127,7 @@ fn check_restarted(nodes: &[KnownNode]) -> Result<(), Error> {
 /// If a node belongs to another fleet, was restarted with old data, or another reshard is under way.
 pub(super) fn stage(nodes: &[KnownNode], all: Fingerprints) -> Result<Stage, Error> {
     nodes.iter().try_for_each(|node| node.check(all))?;
-    check_restarted(nodes)?;
+    check_restarted(nodes, all)?;
     let told = nodes.iter().any(KnownNode::is_told);
     // The two are equal if only addresses differ, and there is nothing to do.
     let finished = |node: &KnownNode| node.is_finished(all);
@@ -303,10 +300,17 @@ mod tests {
             target.run_id = run_id.into();
             stage(&[node("a", true, moving(source)), target], ALL)
         };
-        assert!(stage(9, 4, "run").is_ok());
         assert!(stage(9, 9, "later").is_ok());
+        assert!(stage(4, 9, "run").is_ok());
         let refusal = stage(9, 4, "later").unwrap_err().to_string();
         assert!(refusal.contains("restarted with older data"), "{refusal}");
+        let emptied = [node("a", true, moving(9)), node("b", false, None)];
+        assert!(super::stage(&emptied, ALL).is_err());
+        let ended = [
+            node("a", true, moving(9)),
+            node("b", false, Some(record(2))),
+        ];
+        assert_eq!(super::stage(&ended, ALL).unwrap(), Stage::Finishing);
         let mut restarted = node("a", true, Some(record(1)));
         restarted.run_id = "later".into();
         let refusal = super::stage(&[restarted], ALL).unwrap_err().to_string();

@@ -110,6 +110,8 @@ impl<'s> Session<'s> {
         protocol: ProtocolVersion,
     ) -> Result<Link, Fault> {
         let mut link = Link::open(&node.endpoint, protocol, &self.name, self.limit)?;
+        // Locked first: another thread may write the record meanwhile, and what is read must not be older than that.
+        let mut known = node.record.lock();
         let reading = link.record()?;
         let Some(found) = reading.record else {
             return Err(Fault::refused(
@@ -118,7 +120,6 @@ impl<'s> Session<'s> {
                  the reshard again",
             ));
         };
-        let mut known = node.record.lock();
         if found.mover.as_deref() != Some(&*self.name.id) || found.epoch.term != known.epoch.term {
             return Err(Fault::superseded(&node.name, found.mover.as_deref()));
         }
@@ -126,6 +127,7 @@ impl<'s> Session<'s> {
         *known = found;
         // The next record is written to this server.
         known.seal = reading.run_id;
+        drop(known);
         Ok(link)
     }
 

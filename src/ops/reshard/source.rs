@@ -133,7 +133,7 @@ impl<'s, 'o> Source<'s, 'o> {
         let (target, position) = (pair.target, pair.position);
         let mut link = self.session.connect(target)?;
         if pair.moved < UNITS {
-            let leftovers = self.leftovers(&mut link, position)?;
+            let leftovers = self.leftovers(&mut link, position, pair.moved)?;
             if let Some(pair) = self.pairs.get_mut(number) {
                 pair.leftovers = leftovers;
             }
@@ -279,8 +279,14 @@ impl<'s, 'o> Source<'s, 'o> {
         Ok((until.unwrap_or(moved), sized))
     }
 
-    /// Finds the keys of the pair at its target that no client has written there.
-    fn leftovers(&self, link: &mut Link, target: usize) -> Result<BTreeSet<(u32, Key)>, Fault> {
+    /// Finds the keys of the pair at its target that no client has written there: those of units from `moved` on. What is
+    /// below has moved, and belongs to the target.
+    fn leftovers(
+        &self,
+        link: &mut Link,
+        target: usize,
+        moved: u32,
+    ) -> Result<BTreeSet<(u32, Key)>, Fault> {
         let mut found = BTreeSet::new();
         let mut cursor = "0".to_owned();
         loop {
@@ -290,6 +296,7 @@ impl<'s, 'o> Source<'s, 'o> {
                 let way = way.and_then(|moving| moving.way(self.session.both.hash_tag().of(&key)));
                 if let Some((from, to, unit)) = way
                     && (from.get(), to.get()) == (self.position, target)
+                    && unit >= moved
                 {
                     found.insert((unit, key));
                 }
@@ -342,7 +349,7 @@ impl<'s, 'o> Source<'s, 'o> {
     ) -> Result<(), Fault> {
         let name = self.pairs.get(number).map_or("", |pair| &pair.target.name);
         self.session
-            .step(&format!("sweep {} {name}", self.node.name))?;
+            .step(&format!("unlink {} {name}", self.node.name))?;
         if durability == Durability::WaitAof {
             // An error of a service that does not have it; two seconds have passed in any case.
             let _ = target.words(&["WAITAOF", "1", "0", "5000"]);

@@ -56,7 +56,14 @@ impl View {
     ///
     /// If no node has a record, or the topologies do not fit together. A node that cannot be reached is none.
     pub(super) fn read(fleet: &Fleet, to: &Topology, mover: &Arc<str>) -> Result<Self, Error> {
-        let seeds = fleet.nodes();
+        let mut seeds = fleet.nodes();
+        // Those that have been given may all have the new topology already, of a reshard that has not ended.
+        let others = fleet.nodes_of(to)?;
+        let others = others
+            .into_iter()
+            .filter(|other| !seeds.iter().any(|seed| seed.name == other.name));
+        let others: Vec<FleetNode> = others.collect();
+        seeds.extend(others);
         let from = current_topology(fleet, &seeds, to, mover)?;
         if from.hash_tag().name() != to.hash_tag().name() {
             return Err(Error::config(format!(
@@ -186,6 +193,9 @@ fn current_topology(
         else {
             continue;
         };
+        if record.is_retired {
+            continue;
+        }
         let topology = Topology::parse(&text)?;
         // While a reshard ends, some nodes have the new topology already, and those that do not are right: both lead to
         // the same end.

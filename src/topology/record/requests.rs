@@ -263,7 +263,10 @@ mod tests {
         let other = |reply| RecordWrite::of("a", &reply);
         assert_eq!(other(Value::Okay).unwrap(), RecordWrite::Done);
         assert_eq!(other(bulk("")).unwrap(), RecordWrite::Other(None));
-        assert_eq!(other(bulk(&text)).unwrap(), RecordWrite::Other(Some(record())));
+        assert_eq!(
+            other(bulk(&text)).unwrap(),
+            RecordWrite::Other(Some(record()))
+        );
         let denied = crate::error::server_error("NOPERM", "this user has no permissions");
         let error = other(Value::ServerError(denied)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Auth);

@@ -285,7 +285,8 @@ impl RecordView {
             is_ours.then(|| (name.to_owned(), record.epoch))
         };
         let epochs: BTreeMap<String, RecordEpoch> = names.filter_map(epoch).collect();
-        self.nodes.retain(|name, _| topology.index_of(name).is_some());
+        self.nodes
+            .retain(|name, _| topology.index_of(name).is_some());
         self.is_changed = false;
         self.followed.clone_from(&epochs);
         Ok(Some(FollowedFleet { topology, epochs }))
@@ -315,9 +316,8 @@ impl RecordView {
         let all = self.base.nodes().len();
         let mut others = self.topologies.keys().copied();
         let next = moved.or_else(|| {
-            others.find(|other| {
-                *other != own && 2 * count(*other) > all && term(*other) >= term(own)
-            })
+            others
+                .find(|other| *other != own && 2 * count(*other) > all && term(*other) >= term(own))
         });
         if let Some((topology, _)) = next.and_then(|next| self.topologies.get(&next)) {
             self.base = topology.clone();
@@ -434,7 +434,11 @@ mod tests {
         }
     }
 
-    fn with_texts(reading: RecordReading, topology: &Topology, target: Option<&Topology>) -> RecordReading {
+    fn with_texts(
+        reading: RecordReading,
+        topology: &Topology,
+        target: Option<&Topology>,
+    ) -> RecordReading {
         RecordReading {
             texts: RecordTexts {
                 topology: Some(topology.to_string()),
@@ -467,7 +471,10 @@ mod tests {
         assert!(!view.is_foreign(&newest));
         view.learn("b", &reading(newest.clone()), 0).unwrap();
         let next = view.next().unwrap().unwrap();
-        assert_eq!(next.epochs, BTreeMap::from([("b".to_owned(), RecordEpoch::new(3, 7))]));
+        assert_eq!(
+            next.epochs,
+            BTreeMap::from([("b".to_owned(), RecordEpoch::new(3, 7))])
+        );
         assert_eq!(view.followed("b"), RecordEpoch::new(3, 7));
         assert_eq!(view.followed("a"), RecordEpoch::default());
         assert_eq!(view.learn("b", &reading(newest), 0).unwrap(), Learned::Known);
@@ -480,7 +487,8 @@ mod tests {
         for name in ["a", "b"] {
             let record = record((1, 1), &other);
             assert!(view.is_foreign(&record) && view.wants_texts(&record));
-            view.learn(name, &with_texts(reading(record), &other, None), 0).unwrap();
+            view.learn(name, &with_texts(reading(record), &other, None), 0)
+                .unwrap();
         }
         assert!(view.next().unwrap().is_none());
         assert!(view.repairs().is_empty());
@@ -526,7 +534,8 @@ mod tests {
         // Nothing to go by before the text is known.
         assert!(view.next().unwrap().is_none());
         assert_eq!(view.node_with_texts(), Some("a"));
-        view.learn("a", &with_texts(announced, &own, Some(&to)), 0).unwrap();
+        view.learn("a", &with_texts(announced, &own, Some(&to)), 0)
+            .unwrap();
         assert_eq!(view.node_with_texts(), None);
         let next = view.next().unwrap().unwrap();
         assert_eq!(next.topology.nodes().len(), 4);
@@ -537,7 +546,15 @@ mod tests {
         view.learn("b", &empty(), 0).unwrap();
         assert!(view.repairs().is_empty());
         view.learn("a", &reading(moving(2, 0, 9)), 0).unwrap();
-        assert!(view.next().unwrap().unwrap().topology.moving().unwrap().has_closed());
+        assert!(
+            view.next()
+                .unwrap()
+                .unwrap()
+                .topology
+                .moving()
+                .unwrap()
+                .has_closed()
+        );
         view.learn("d", &reading(record((2, 3), &to)), 0).unwrap();
         let next = view.next().unwrap().unwrap();
         assert_eq!(next.topology.fingerprint(), to.fingerprint());
@@ -611,7 +628,8 @@ mod tests {
             view.learn("b", &copied, 0).unwrap();
             let losses = view.losses();
             for name in ["a", "c"] {
-                view.learn(name, &reading(record((1, 1), &own)), losses).unwrap();
+                view.learn(name, &reading(record((1, 1), &own)), losses)
+                    .unwrap();
             }
             let repairs = view.repairs();
             assert_eq!(!repairs.is_empty(), is_repaired, "{repairs:?}");
@@ -627,7 +645,8 @@ mod tests {
         let (mut view, own) = agreed();
         view.learn("b", &empty(), 0).unwrap();
         let losses = view.losses();
-        view.learn("a", &reading(record((1, 1), &own)), losses).unwrap();
+        view.learn("a", &reading(record((1, 1), &own)), losses)
+            .unwrap();
         let claimed = NodeRecord {
             mover: Some("m".into()),
             ..record((2, 0), &own)

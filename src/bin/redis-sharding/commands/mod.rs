@@ -6,6 +6,7 @@ mod explain;
 mod locate;
 mod ping;
 mod proxy;
+mod reshard;
 mod topology;
 
 use std::io::{self, BufRead, BufReader};
@@ -29,6 +30,7 @@ pub enum Command {
     Ping(ping::Ping),
     Proxy(proxy::Proxy),
     Topology(topology::Topology),
+    Reshard(reshard::Reshard),
     Completions(completions::Completions),
 }
 
@@ -41,6 +43,7 @@ impl Command {
             Self::Ping(command) => command.run(),
             Self::Proxy(command) => command.run(),
             Self::Topology(command) => command.run(),
+            Self::Reshard(command) => command.run(),
             Self::Completions(command) => command.run(),
         }
     }

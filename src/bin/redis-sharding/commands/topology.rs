@@ -88,7 +88,9 @@ impl Publish {
         let topology = Fleet::read_topology(&self.file)
             .map_err(Failure::Usage)?
             .topology;
-        let builder = self.access.apply(ShardedClient::builder().topology(&topology))?;
+        let builder = self
+            .access
+            .apply(ShardedClient::builder().topology(&topology))?;
         let options = PublishOptions::default().with_allow_moves(self.allow_moves);
         let published = FleetRecord::new(builder)?.publish(&topology, options);
         let published = published.map_err(failed)?;
@@ -302,7 +304,10 @@ impl Text for Checked {
         }
         let fine = self.nodes.iter().filter(|node| node.fine).count();
         let (all, fingerprint) = (self.nodes.len(), &self.fingerprint);
-        writeln!(output, "\n{fine} of {all} nodes have the topology {fingerprint}")
+        writeln!(
+            output,
+            "\n{fine} of {all} nodes have the topology {fingerprint}"
+        )
     }
 }
 

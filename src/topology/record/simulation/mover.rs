@@ -35,7 +35,7 @@ enum State {
     Enter(usize, Entering),
     /// Claim the term at this node.
     Claim(usize),
-    /// End the connections of the other mover at this node.
+    /// End the connections of all other movers at this node.
     KillOther(usize),
     Resume,
     Close,
@@ -226,7 +226,7 @@ impl Mover {
                 self.send_to(world, node, Command::Publish(expected, record));
             }
             State::KillOther(node) => match world.rules.mover_fence {
-                true => self.send_to(world, node, Command::KillMover(1 - self.me)),
+                true => self.send_to(world, node, Command::KillMovers),
                 false => self.state = self.after_kill(node),
             },
             State::Resume => self.resume(world),

@@ -36,7 +36,8 @@ pub(super) enum Command {
     Publish(Option<RecordEpoch>, Record),
     ClientList,
     Kill(Vec<u32>),
-    KillMover(usize),
+    /// All movers but the one that asks, and what is left of its own earlier connections.
+    KillMovers,
     Dump(usize),
     Restore(usize, u32),
     Unlink(usize),
@@ -247,9 +248,9 @@ impl World {
                 return Reply::List(all.map(|one| (one.id, one.who, one.name)).collect());
             }
             Command::Kill(ids) => server.connections.retain(|one| !ids.contains(&one.id)),
-            Command::KillMover(other) => server
+            Command::KillMovers => server
                 .connections
-                .retain(|one| one.who != Who::Mover(other)),
+                .retain(|one| one.id == id || !matches!(one.who, Who::Mover(_))),
             Command::Dump(key) => return Reply::Value(server.data[key]),
             Command::Restore(key, value) => server.data[key] = Some(value),
             Command::Unlink(key) => server.data[key] = None,
