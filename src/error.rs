@@ -772,7 +772,7 @@ mod tests {
         let mut codes: Vec<&str> = every_kind().map(ErrorKind::code).collect();
         codes.sort_unstable();
         codes.dedup();
-        assert_eq!(codes.len(), 12);
+        assert_eq!(codes.len(), 14);
         for kind in ErrorKind::WITH_CODE {
             assert_eq!(kind.code(), format!("{kind:?}").to_ascii_uppercase());
             let error = Error::new(kind, "text");
@@ -791,6 +791,7 @@ mod tests {
         for kind in every_kind() {
             let expected = match kind {
                 ErrorKind::Attempts
+                | ErrorKind::Moving
                 | ErrorKind::NodeDown
                 | ErrorKind::PoolTimeout
                 | ErrorKind::Timeout => true,

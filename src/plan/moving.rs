@@ -17,15 +17,19 @@
 //! with a request that goes key by key is held until that is done.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
 use crate::command::{Access, Args, CommandSpec, KeyPositions, PackedCommands, Route, Scripting};
-use crate::error::KeyText;
+use crate::error::{Error, KeyText};
 use crate::partition::{NodeId, NodeIndex};
 use crate::plan::batch::{MovedTo, NodeRequest, ReplySlot};
 use crate::plan::key_by_key::{KeyByKey, cut, has_parts};
-use crate::plan::{ExpectedEnd, Fallback, Plan, Router, ScriptCache};
+use crate::plan::{Cause, ExpectedEnd, Failure, Fallback, Plan, Router, ScriptCache};
+
+/// The pause before the topology is looked at again, for a request over a dedicated connection whose key is on the way.
+pub(crate) const MOVING_PAUSE: Duration = Duration::from_millis(2);
 
 /// The newest topology of a client, for requests that were planned by an older one.
 pub(crate) struct Newest<'r> {
@@ -79,7 +83,7 @@ impl Newest<'_> {
     }
 
     /// What becomes of the requests from number `first` on, in the order in which they are sent. Those that are not
-    /// `placed_by_keys` stay with their node, which the user has named.
+    /// `placed_by_keys` stay with their node, which the user has named, and are held while a key of theirs is on the way.
     pub(in crate::plan) fn fates(
         &self,
         request: &NodeRequest,
@@ -89,7 +93,9 @@ impl Newest<'_> {
         let node = self.node_of(request);
         let numbers = first..request.slots.len();
         if !placed_by_keys {
-            return vec![(stay(node), numbers.collect())];
+            let held = self.router.key_on_the_way(&request.packed, first);
+            let fate = held.map_or_else(|| stay(node), |key| Fate::Held(on_the_way(key)));
+            return vec![(fate, numbers.collect())];
         }
         if request.ending == ExpectedEnd::Exec {
             return vec![(self.fate_of_transaction(request, node), numbers.collect())];
@@ -268,6 +274,45 @@ impl Newest<'_> {
 
     fn any_node(&self) -> Option<NodeIndex> {
         self.router.topology().next_living(None)
+    }
+}
+
+impl Router {
+    /// Why a packed request over a dedicated connection to a node of this name has to wait: one of its keys is on the way to
+    /// another node.
+    pub(crate) fn held_back(&self, packed: &[u8], node: &str) -> Option<Error> {
+        let key = self.key_on_the_way(packed, 0)?;
+        let failure = Failure::not_sent(Cause::Moving(on_the_way(key)));
+        Some(failure.without_answer(node))
+    }
+
+    /// A key that is on the way to another node, of packed commands from number `first` on.
+    fn key_on_the_way<'p>(&self, packed: &'p [u8], first: usize) -> Option<&'p [u8]> {
+        let moving = self.topology().moving()?;
+        if !moving.has_closed() {
+            return None;
+        }
+        let mut commands = PackedCommands::new(packed);
+        let (mut args, mut at) = (Args::new(), KeyPositions::default());
+        let mut number = 0;
+        while let Ok(Some(_)) = commands.next(&mut args) {
+            number += 1;
+            let Ok(command) = self.lookup(&args) else {
+                continue;
+            };
+            at.clear();
+            if number <= first || command.positions(&args, &mut at).is_err() {
+                continue;
+            }
+            let mut keys = at
+                .keys
+                .iter()
+                .filter_map(|&at| args.get(at as usize).copied());
+            if let Some(key) = keys.find(|key| moving.is_closed(key)) {
+                return Some(key);
+            }
+        }
+        None
     }
 }
 

@@ -602,12 +602,14 @@ impl Router {
             node,
             cursor,
             answered,
+            is_second_pass,
         } = ScanCursor::parse(args[1], self)?;
         if !self.topology.out().contains(node) {
             return Ok(Plan::Scan {
                 node,
                 cursor,
                 answered,
+                is_second_pass,
             });
         }
         // The node went out while it was scanned. Its own cursor is of no use to another one.
@@ -622,6 +624,7 @@ impl Router {
             node: next.unwrap_or(node),
             cursor: 0,
             answered,
+            is_second_pass,
         })
     }
 

@@ -186,7 +186,15 @@ impl<R: ReplyBuffer> Exchange<R> {
             node.set_doubts(self.cluster.as_ref());
             node.may_be_unblocked = may_block && node.request.slots.len() == 1;
         }
-        if router.topology().moving().is_some() {
+        if router.is_moving() {
+            self.hold_what_moves(router);
+        }
+        self
+    }
+
+    /// For requests to a node that the user has named: holds what cannot be sent while keys are moved.
+    pub(in crate::plan) fn at_node(mut self, router: &Router) -> Self {
+        if router.is_moving() {
             self.hold_what_moves(router);
         }
         self

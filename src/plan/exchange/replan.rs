@@ -40,7 +40,7 @@ impl<R: ReplyBuffer> Exchange<R> {
             if node.request.is_pinned {
                 continue;
             }
-            let fates = newest.fates(&node.request, 0, true);
+            let fates = newest.fates(&node.request, 0, self.is_routed);
             match &fates[..] {
                 [] => {}
                 [(Fate::Send(to), _)] if *to == node.request.node => {}
