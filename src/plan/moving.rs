@@ -13,6 +13,9 @@
 //! A request without keys stays with its node, or goes to another if any may serve it. If it writes (FLUSHALL, FUNCTION
 //! LOAD), it is held while any key is on the way. MULTI ... EXEC goes, stays or fails as a whole.
 //!
+//! A step of SCAN that was planned before the reshard is not sent in it: its reply would end the scan after one pass, though
+//! it needs a second.
+//!
 //! The order of what is done to a key stays: what shares a key with a held request is held behind it, and what shares one
 //! with a request that goes key by key is held until that is done.
 
@@ -61,6 +64,18 @@ pub(in crate::plan) enum Fate {
 /// The requests of one node that have the same fate, by their numbers.
 pub(in crate::plan) type FateOf = (Fate, Vec<usize>);
 
+/// How requests were placed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::plan) struct Placing {
+    /// True if their keys decide, and not the user, who has named a node.
+    pub(in crate::plan) is_by_keys: bool,
+    /// True if keys were being moved by the topology of their plan.
+    pub(in crate::plan) is_while_moving: bool,
+}
+
+/// Why a step of a scan is not sent.
+const SCAN_GOES_ON: &str = "keys are being moved from now on, and the scan makes two passes over the nodes; repeat this step";
+
 type Keys<'p> = SmallVec<[&'p [u8]; 2]>;
 
 impl Newest<'_> {
@@ -83,16 +98,16 @@ impl Newest<'_> {
     }
 
     /// What becomes of the requests from number `first` on, in the order in which they are sent. Those that are not
-    /// `placed_by_keys` stay with their node, which the user has named, and are held while a key of theirs is on the way.
+    /// placed by keys stay with their node, which the user has named, and are held while a key of theirs is on the way.
     pub(in crate::plan) fn fates(
         &self,
         request: &NodeRequest,
         first: usize,
-        placed_by_keys: bool,
+        placing: Placing,
     ) -> Vec<FateOf> {
         let node = self.node_of(request);
         let numbers = first..request.slots.len();
-        if !placed_by_keys {
+        if !placing.is_by_keys {
             let held = self.router.key_on_the_way(&request.packed, first);
             let fate = held.map_or_else(|| stay(node), |key| Fate::Held(on_the_way(key)));
             return vec![(fate, numbers.collect())];
@@ -111,7 +126,10 @@ impl Newest<'_> {
             if number < first {
                 continue;
             }
-            let (fate, keys) = self.fate(&args, slot, node);
+            let (mut fate, keys) = self.fate(&args, slot, node);
+            if !placing.is_while_moving && self.begins_two_passes(&args) {
+                fate = Fate::Refused(SCAN_GOES_ON.into());
+            }
             let fate = order.keep(fate, &keys);
             match fates.iter_mut().find(|(other, _)| other.is_one_with(&fate)) {
                 Some((_, numbers)) => numbers.push(number),
@@ -270,6 +288,12 @@ impl Newest<'_> {
             };
         }
         stay(node)
+    }
+
+    /// True for a step of a scan that makes two passes by the newest topology.
+    fn begins_two_passes(&self, args: &[&[u8]]) -> bool {
+        let command = self.router.lookup(args).ok();
+        self.router.is_moving() && command.is_some_and(|command| command.route() == Route::Scan)
     }
 
     fn any_node(&self) -> Option<NodeIndex> {

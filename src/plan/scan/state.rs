@@ -63,6 +63,9 @@ pub struct ScanPosition {
     is_second_pass: bool,
 }
 
+/// Number of times that one page is asked for again as a reshard has begun.
+const PLANNED_AGAIN_MAX: usize = 3;
+
 /// Stands before the state in the second pass over the nodes.
 const SECOND_PASS: &str = "r";
 
@@ -132,6 +135,12 @@ impl ScanState {
             ))),
         };
         self.set("COUNT", keys.to_string().as_bytes());
+    }
+
+    /// True if the page is asked for again after this error: a reshard has begun, and the scan makes two passes from now on.
+    /// `number` counts the errors in turn.
+    pub(crate) fn goes_on_after(&self, error: &Error, number: usize) -> bool {
+        error.kind() == ErrorKind::Moving && error.is_retryable() && number <= PLANNED_AGAIN_MAX
     }
 
     /// The position at which a new scan can resume.

@@ -264,8 +264,17 @@ impl Fleet {
             b"PING" => return Value::SimpleString("PONG".into()),
             b"FLUSHALL" => {
                 let topology = self.states[self.now].router.topology();
-                let is_any_closed = topology.moving().is_some_and(|moving| moving.has_closed());
-                assert!(!is_any_closed, "FLUSHALL while keys are on the way");
+                let is_closed = |key: &&str| {
+                    let moving = topology.moving();
+                    moving.is_some_and(|moving| moving.is_closed(key.as_bytes()))
+                };
+                let source = |key: &&str| {
+                    let source = topology.locate(key.as_bytes()).expect("an owner");
+                    topology.node(source).name() == node
+                };
+                let mut keys = KEYS.iter();
+                let closed = keys.find(|key| is_closed(key) && source(key));
+                assert_eq!(closed, None, "FLUSHALL while keys are on the way");
                 return Value::Okay;
             }
             _ => &args[1..],
@@ -478,8 +487,16 @@ proptest! {
             let (texts, expected): (Vec<String>, Vec<Value>) =
                 commands.iter().map(|command| model.run(command)).unzip();
             let replies = fleet.pipeline(&texts.join("; "));
-            let replies: Result<Vec<Value>, Error> = replies.into_iter().collect();
-            prop_assert_eq!(replies.map_err(|error| error.to_string()), Ok(expected), "{}", texts.join("; "));
+            prop_assert_eq!(replies.len(), commands.len());
+            for ((reply, expected), command) in replies.into_iter().zip(expected).zip(commands) {
+                // The part of a node that has left is not done.
+                let is_for_all = matches!(command, Command::Ping | Command::Flush);
+                if reply.is_err() && is_for_all {
+                    continue;
+                }
+                let reply = reply.map_err(|error| error.to_string());
+                prop_assert_eq!(reply, Ok(expected), "{:?} of {}", command, texts.join("; "));
+            }
         }
         let mut held: HashMap<&str, Vec<String>> = HashMap::new();
         for ((_, key), list) in &fleet.lists {
@@ -581,7 +598,7 @@ fn command_that_may_not_be_split_fails_once_its_keys_are_on_two_nodes() {
     // The client learns of it with the first refusal.
     fleet.pace = 0;
     for (text, is_split) in [
-        (format!("TOUCH {a} {b}"), false),
+        (format!("DEL {a} {b}"), false),
         (format!("MGET {a} {b}"), true),
         (format!("RENAME {a} {b}"), false),
     ] {
