@@ -145,7 +145,7 @@ impl Shared {
                 .executor
                 .call(node, write, routed.access, routed.blocking, deadline);
             let called = span.instrument(called).await;
-            if self.router.goes_on_elsewhere(&called, routed.blocking) {
+            if self.router.may_go_on(&called, routed.blocking) {
                 let attempt = deadline.early_attempt(Answers::of_call(called));
                 let packed = &cmd.get_packed_command();
                 let args = &args;
