@@ -20,6 +20,7 @@ macro_rules! links {
          [placements]: crate::guide::placements\n\
          [proxy]: crate::guide::proxy\n\
          [pubsub]: crate::guide::pubsub\n\
+         [record]: crate::guide::record\n\
          [replicas]: crate::guide::replicas\n\
          [scripts]: crate::guide::scripts\n\
          [tls]: crate::guide::tls\n\
@@ -50,6 +51,7 @@ pages! {
     performance: "performance.md",
     proxy: "proxy.md",
     pubsub: "pubsub.md",
+    record: "record.md",
     replicas: "replicas.md",
     scripts: "scripts.md",
     watching: "watching.md",

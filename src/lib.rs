@@ -223,11 +223,13 @@ pub mod fuzzing;
 pub mod guide;
 pub mod hash;
 mod observe;
+pub mod ops;
 pub mod partition;
 pub mod plan;
 mod policy;
 #[cfg(feature = "proxy")]
 pub mod proxy;
+mod record;
 mod replication;
 mod resp;
 mod sentinel;

@@ -19,12 +19,13 @@ use support::servers::Watchdog;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-const SUBCOMMANDS: [&str; 6] = [
+const SUBCOMMANDS: [&str; 7] = [
     "locate",
     "balance",
     "explain",
     "ping",
     "proxy",
+    "topology",
     "completions",
 ];
 

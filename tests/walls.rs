@@ -316,13 +316,13 @@ fn floor(path: &str) -> Option<u8> {
     match room(path).as_str() {
         "error" | "error.rs" | "hash" | "partition" | "resp" => Some(0),
         "command" | "plan" | "policy" | "proxy" | "topology" => Some(1),
-        "blocking" | "cluster" | "config" | "endpoint" | "observe" | "replication" | "sentinel"
-        | "snapshot" => Some(2),
+        "blocking" | "cluster" | "config" | "endpoint" | "observe" | "record" | "replication"
+        | "sentinel" | "snapshot" => Some(2),
         "aio" | "sync" if is_handle(path) => Some(3),
         "aio" | "sync" => Some(2),
         "connect.rs" | "lib.rs" | "proxy/net" => Some(3),
-        // A crate of its own, which the others cannot use; of this one it uses what is public.
-        "bin" => Some(4),
+        // The binary is a crate of its own, which the others cannot use; of this one it uses what is public.
+        "bin" | "ops" => Some(4),
         "fuzzing" | "guide.rs" | "testing" => None,
         other => panic!("{other} has no floor: say where it belongs"),
     }

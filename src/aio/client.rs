@@ -65,6 +65,25 @@ impl ShardedClient {
         Builder::new()
     }
 
+    /// Builds a client over the fleet that a node at one of these URLs belongs to, and follows its record: see
+    /// [`Builder::discover`]. The nodes are asked by a thread of the runtime that may block.
+    ///
+    /// # Errors
+    ///
+    /// If no node names the topology of its fleet: each with its reason.
+    pub async fn discover<U: IntoConnectionInfo>(
+        seeds: impl IntoIterator<Item = U>,
+    ) -> Result<Self, Error> {
+        let seeds = Builder::seeds_of(seeds)?;
+        let ask = move || Self::builder().discover(seeds)?.build_async();
+        match tokio::task::spawn_blocking(ask).await {
+            Ok(client) => client,
+            Err(error) => Err(Error::config(format!(
+                "the fleet was not asked for: {error}"
+            ))),
+        }
+    }
+
     /// Builds a client over these servers with the default partitioner, each node named after its host and
     /// port.
     ///

@@ -154,9 +154,10 @@ impl Dedicated {
     /// Presents the credentials and the name of the client if they have changed, unless the user has changed the
     /// state of the connection, which may include both.
     async fn renew_login(&mut self) -> RedisResult<()> {
-        let deadline = self.shared.load().executor.deadline(BlockingTime::None);
+        let shared = self.shared.load_full();
+        let deadline = shared.executor.deadline(BlockingTime::None);
         // Without time the request is not sent either, and the connection stays.
-        if !self.state.may_renew_login() || deadline.is_zero() {
+        if !self.state.may_renew_login(&shared.router) || deadline.is_zero() {
             return Ok(());
         }
         // Taken out for the duration: a connection that could not be renewed is closed.

@@ -167,6 +167,12 @@ impl Executor {
         self.nodes[node.get()].connector()
     }
 
+    /// True if the client follows the records of its nodes.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn follows_records(&self) -> bool {
+        self.records.is_some()
+    }
+
     /// The epoch of the record that the placement follows at `node`. Zero without records.
     #[inline]
     pub(crate) fn epoch(&self, node: NodeIndex) -> u64 {
@@ -239,6 +245,9 @@ impl Executor {
 
     /// Starts the clock of an exchange.
     pub(super) fn begin<R: ReplyChannel>(&self, exchange: &mut Exchange<R>) -> Deadline {
+        if self.records.is_some() {
+            exchange.keep_records();
+        }
         let deadline = Deadline::of_exchange(exchange, &self.options);
         exchange.set_failover(|node| self.nodes[node.get()].endpoint.may_fail_over());
         deadline

@@ -16,9 +16,9 @@ use crate::config::replica_options::ReplicaOptions;
 use crate::config::{Settings, TopologyFile, ejection};
 use crate::endpoint::push::PushSender;
 use crate::endpoint::tls::{Runtime, TlsBackend, TlsOptions, refused_url};
-use crate::endpoint::{LoginOptions, RecordSource};
+use crate::endpoint::{Endpoint, LoginOptions, RecordSource, SocketOptions};
 use crate::error::Error;
-use crate::observe::Listeners;
+use crate::observe::{Listeners, NodeObserver};
 use crate::partition::NodeSpec;
 use crate::partition::password::{ADVICE, holds_password};
 use crate::partition::{Partitioner, Rendezvous};
@@ -88,6 +88,8 @@ pub struct Builder {
     pub(super) push_sender: Option<Arc<dyn PushSender>>,
     /// Who knows the records of the nodes, if the client follows them.
     pub(super) record_source: Option<Arc<dyn RecordSource>>,
+    /// True if the client follows the records of its nodes.
+    pub(super) is_agreed: bool,
     /// Whether keys may move.
     pub(super) purpose: Purpose,
     /// Maps the addresses that Sentinels name.
@@ -144,6 +146,7 @@ impl Builder {
             topology_file: None,
             push_sender: None,
             record_source: None,
+            is_agreed: false,
             purpose: Purpose::default(),
             address_map: None,
         }
@@ -253,6 +256,34 @@ impl Builder {
     pub fn shared_partitioner(mut self, partitioner: Arc<dyn Partitioner>) -> Self {
         self.partitioner = Some(partitioner);
         self
+    }
+
+    /// How a node is reached whose topology is to be asked for.
+    pub(super) fn seed(&self, info: ConnectionInfo) -> Result<Endpoint, Error> {
+        let node = NodeSpec::unnamed(address(info.addr()));
+        let info = self
+            .login
+            .complete(node.name(), &info, self.password.as_deref())?;
+        let identity = self.login.identity(self.password.as_deref())?;
+        Ok(Endpoint {
+            address: node.address().to_owned(),
+            tls: self.tls.for_node(node.name(), &info, Runtime::Blocking)?,
+            login: identity.login(node.name(), info.redis_settings()),
+            options: SocketOptions::new(self.settings.tcp_keepalive, info.tcp_settings()),
+            observer: NodeObserver::of_no_node(node),
+            pushes: None,
+            record: None,
+            in_cluster: false,
+            primary: None,
+            sentinel: None,
+            replicas: None,
+            info,
+        })
+    }
+
+    /// True if usernames or passwords for all nodes were set.
+    pub(super) fn has_login(&self) -> bool {
+        self.password.is_some() || self.login.username.is_some() || self.login.provider.is_some()
     }
 
     /// True if a partitioner was set.
@@ -400,6 +431,7 @@ impl Builder {
         runtime: Runtime,
     ) -> Result<ClientConfig, Error> {
         let seeds = self.seeds(topology_file.is_some())?;
+        let record_monitor = self.record_monitor(topology_file.is_some())?;
         let votes = match &self.purpose {
             Purpose::Cache(ejection) => ejection::votes(ejection)?,
             Purpose::Store => None,
@@ -442,7 +474,11 @@ impl Builder {
             listeners: self.listeners,
             topology_file,
             push_sender: self.push_sender,
-            record_source: self.record_source,
+            record_source: record_monitor
+                .clone()
+                .map(|monitor| monitor as Arc<dyn RecordSource>)
+                .or(self.record_source),
+            record_monitor,
             purpose: self.purpose,
             in_cluster: seeds.is_some(),
             cluster,

@@ -23,10 +23,11 @@ use crate::observe::{ClientEvent, Listeners, NodeObserver, Votes};
 use crate::partition::{NodeSpec, OutNodes, Partitioner, check_passwords};
 use crate::plan::{HashTags, PartialReads, ReadsAs, Router, SplitWrites};
 use crate::policy::Ejection;
+use crate::record::RecordMonitor;
 use crate::resp::Protocol;
 use crate::sentinel::AddressMap;
 use crate::topology::cluster::ClusterMap;
-use crate::topology::{NodeAccess, RampingNodes, Topology};
+use crate::topology::{HostPort, NodeAccess, RampingNodes, Topology, address};
 
 /// A checked description of a client, from which `sync`, `aio` and `proxy` build their handles. It belongs to one
 /// topology; [`for_topology`](Self::for_topology) makes that of another.
@@ -76,6 +77,8 @@ pub(super) struct ClientOptions {
     pub(super) push_sender: Option<Arc<dyn PushSender>>,
     /// Who knows the records of the nodes, if the client follows them.
     pub(super) record_source: Option<Arc<dyn RecordSource>>,
+    /// The same, if it is one of this crate that has to be told where topologies go.
+    pub(super) record_monitor: Option<Arc<RecordMonitor>>,
     /// Maps the addresses that Sentinels name.
     pub(super) address_map: Option<AddressMap>,
     pub(super) purpose: Purpose,
@@ -120,9 +123,21 @@ impl ClientConfig {
     /// Checks these nodes and describes a client over them, after `previous` if there was one.
     pub(super) fn new(
         options: Arc<ClientOptions>,
-        mut nodes: Vec<NodeConfig>,
+        nodes: Vec<NodeConfig>,
         partitioner: Arc<dyn Partitioner>,
         previous: Option<&Self>,
+    ) -> Result<Self, Error> {
+        Self::placed(options, nodes, previous, |specs| {
+            Topology::new(specs, partitioner)
+        })
+    }
+
+    /// Checks these nodes and describes a client over them, whose topology `place` makes.
+    fn placed(
+        options: Arc<ClientOptions>,
+        mut nodes: Vec<NodeConfig>,
+        previous: Option<&Self>,
+        place: impl FnOnce(Vec<NodeSpec>) -> Result<Topology, Error>,
     ) -> Result<Self, Error> {
         // First: the errors that follow show names and addresses, which must not contain a password.
         check_specs(&nodes)?;
@@ -157,9 +172,7 @@ impl ClientConfig {
         let groups = previous.map(|previous| &previous.groups);
         let groups = SentinelGroups::new(sources, groups, &options.of_sentinels())?;
         let epoch = previous.map_or(0, |previous| previous.router.topology().epoch() + 1);
-        let topology = Topology::new(specs, partitioner)?
-            .with_endpoints(&accesses)?
-            .with_epoch(epoch);
+        let topology = place(specs)?.with_endpoints(&accesses)?.with_epoch(epoch);
         let endpoint = |(node, access)| match previous.and_then(|old| old.endpoint(node, &access)) {
             Some(endpoint) => Ok(endpoint),
             None => options.endpoint(node, access, &groups).map(Arc::new),
@@ -189,6 +202,56 @@ impl ClientConfig {
         let nodes = NodeConfig::of(topology).collect::<Result<Vec<_>, _>>()?;
         let options = Arc::clone(&self.options);
         Self::new(options, nodes, topology.shared_partitioner(), Some(self))
+    }
+
+    /// The description of this client over the nodes of a topology that records name, which may be one of a reshard. Nodes
+    /// of the same name are reached as before, with their own passwords, but at the address that the topology says; all use
+    /// the database of the client. If the nodes are the same, it costs little.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](crate::ErrorKind::Config) if the topology does not fit the client.
+    pub(crate) fn for_record(&self, topology: &Topology) -> Result<Self, Error> {
+        let current = self.router.topology();
+        if current.nodes() == topology.nodes() {
+            let next = topology.clone().with_endpoints_of(current);
+            let next = Arc::new(next.with_epoch(current.epoch() + 1));
+            return Ok(Self {
+                router: self.router.clone().with_topology(next),
+                ..self.clone()
+            });
+        }
+        let nodes = NodeConfig::of(topology).map(|node| node.map(|node| self.known_access(node)));
+        let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
+        let options = Arc::clone(&self.options);
+        Self::placed(options, nodes, Some(self), |_| Ok(topology.clone()))
+    }
+
+    /// A node that a record names, with what this client knows of it.
+    fn known_access(&self, node: NodeConfig) -> NodeConfig {
+        let NodeConfig { spec, access } = node;
+        let index = self.router.topology().index_of(spec.name());
+        let known = index.and_then(|index| self.endpoints.get(index.get()));
+        let settings = access.info.redis_settings().clone();
+        let Some(known) = known.filter(|_| access.sentinel.is_none()) else {
+            let info = access.info.set_redis_settings(settings.set_db(self.db));
+            return NodeConfig {
+                spec,
+                access: NodeAccess { info, ..access },
+            };
+        };
+        let info = match HostPort::of(&access.info) {
+            // Also the name that its certificate must have.
+            Some(now) if known.host_and_port().as_ref() != Some(&now) => {
+                let settings = known.info.redis_settings().clone();
+                access.info.set_redis_settings(settings)
+            }
+            _ => known.info.clone(),
+        };
+        NodeConfig {
+            spec,
+            access: NodeAccess::fixed(info),
+        }
     }
 
     /// The description of this client while these nodes are out, and those in `ramping` own only a share of their
@@ -263,6 +326,19 @@ impl ClientConfig {
         })
     }
 
+    /// How a server is reached by a thread, with the user and the password of nodes that have none of their own.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](crate::ErrorKind::Config) if it cannot be connected to as the URL says.
+    pub(crate) fn server_at(&self, info: ConnectionInfo) -> Result<Endpoint, Error> {
+        let node = NodeSpec::unnamed(address(info.addr()));
+        let password = self.options.password.as_deref();
+        let info = self.options.login.complete(node.name(), &info, password)?;
+        let observer = NodeObserver::of_no_node(node);
+        self.options.server_for(info, observer, Runtime::Blocking)
+    }
+
     /// The same description, whose placement follows the records of these epochs, in node order.
     ///
     /// Requests carry the epoch of the placement by which they were placed, and a connection that has presented a newer
@@ -278,6 +354,11 @@ impl ClientConfig {
     /// Who knows the map of the cluster, if the nodes are those of one.
     pub(crate) fn cluster_monitor(&self) -> Option<&Arc<ClusterMonitor>> {
         self.cluster_monitor.as_ref()
+    }
+
+    /// Who follows the records of the nodes, if the client goes by them.
+    pub(crate) fn record_monitor(&self) -> Option<&Arc<RecordMonitor>> {
+        self.options.record_monitor.as_ref()
     }
 
     /// What the connections know of the nodes, for their ejection. `None` if no node is ever ejected.
@@ -333,6 +414,7 @@ impl ClientOptions {
             .with_hash_tags(self.hash_tags)
             .with_replica_reads(self.replicas.exist())
             .with_flush_log(self.votes.as_ref().map(|votes| votes.flush_log()))
+            .with_records(self.record_source.is_some())
             .with_users(users)
     }
 

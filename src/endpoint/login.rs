@@ -185,7 +185,7 @@ impl Login {
     }
 
     /// The name of the client, with what follows it.
-    pub(super) fn client_name(&self, suffix: &str) -> String {
+    pub(crate) fn client_name(&self, suffix: &str) -> String {
         format!("{}{suffix}", self.identity.client_name())
     }
 

@@ -48,7 +48,7 @@ pub(crate) use crate::endpoint::primary::{
     FORMER_PRIMARY_GRACE, PrimaryCell, PrimarySource, PrimaryVersion,
 };
 use crate::endpoint::push::PushTarget;
-pub(crate) use crate::endpoint::record::{Door, RecordCell, RecordSource};
+pub(crate) use crate::endpoint::record::{RecordCell, RecordCheck, RecordSource};
 pub(crate) use crate::endpoint::replicas::{
     NodeReplicas, ReplicaConnections, ReplicaServer, ReplicationWatch, ServerConnections,
 };
@@ -57,7 +57,7 @@ use crate::observe::NodeObserver;
 use crate::plan::Retries;
 use crate::policy::{ConnectError, HandshakeScope, IoFailure, RetryPolicy};
 use crate::resp::Handshake;
-use crate::topology::record::{ConnectionRole, READ_SCRIPT};
+use crate::topology::record::{ConnectionRole, NameSuffix, READ_SCRIPT};
 use crate::topology::{HostPort, NodeAccess, SentinelSource};
 
 /// Number of keepalive probes without a reply after which the kernel gives a connection up. They are spread
@@ -200,6 +200,18 @@ impl Endpoint {
         let settings = settings.set_protocol(ProtocolVersion::RESP2);
         let suffix = self.suffix(ConnectionRole::Subscriptions, self.record_epoch());
         let (handshake, _) = self.login.handshake(&settings, &suffix)?;
+        Ok(self.with_role_check(handshake))
+    }
+
+    /// The handshake of a connection over which the record of the node is read and written, whose name has this end.
+    pub(crate) fn record_handshake(
+        &self,
+        protocol: ProtocolVersion,
+        suffix: NameSuffix,
+    ) -> Result<Handshake, ConnectError> {
+        let settings = self.info.redis_settings().clone();
+        let settings = settings.set_protocol(protocol);
+        let (handshake, _) = self.login.handshake(&settings, &suffix.to_string())?;
         Ok(self.with_role_check(handshake))
     }
 

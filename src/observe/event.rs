@@ -90,6 +90,20 @@ pub enum ClientEvent {
         /// The error, of the kind [`Config`](crate::ErrorKind::Config), with the path.
         error: Error,
     },
+    /// The node has lost the record of its fleet, or has an older one, or one that was written to another server: it was
+    /// emptied by somebody else, restarted, or replaced. Connections are refused there until the record is repaired. See
+    /// [`Builder::agreed`](crate::Builder::agreed).
+    #[non_exhaustive]
+    RecordLost {
+        /// The node.
+        node: NodeSpec,
+    },
+    /// This client has written the record of the node again, as most of the other nodes agree on it.
+    #[non_exhaustive]
+    RecordRepaired {
+        /// The node.
+        node: NodeSpec,
+    },
     /// A connection was made after one to the same node had broken. Follows
     /// [`NodeUp`](Self::NodeUp) if the node was down in between.
     #[non_exhaustive]
@@ -150,6 +164,8 @@ impl ClientEvent {
             | Self::ReplicaDown { node, .. }
             | Self::ReplicaUp { node, .. }
             | Self::Reconnected { node }
+            | Self::RecordLost { node }
+            | Self::RecordRepaired { node }
             | Self::PrimaryChanged { node, .. }
             | Self::ConnectionOpened { node, .. }
             | Self::ConnectionClosed { node, .. } => Some(node),
@@ -209,6 +225,8 @@ impl fmt::Display for ClientEvent {
                 write!(f, "topology changed: from epoch {from} to {to}")
             }
             Self::TopologyRefused { error } => write!(f, "topology refused: {error}"),
+            Self::RecordLost { node } => write!(f, "record lost: node {}", node.name()),
+            Self::RecordRepaired { node } => write!(f, "record repaired: node {}", node.name()),
             Self::Reconnected { node } => write!(f, "reconnected: node {}", node.name()),
             Self::PrimaryChanged { node, from, to } => {
                 write!(

@@ -264,6 +264,8 @@ mod enabled {
                 log!(warn, "node cannot be flushed", error = %error);
             }
             ClientEvent::TopologyChanged { .. } | ClientEvent::TopologyRefused { .. } => {}
+            ClientEvent::RecordLost { .. } => log!(warn, "record of the fleet was lost"),
+            ClientEvent::RecordRepaired { .. } => log!(info, "record of the fleet was repaired"),
             ClientEvent::Reconnected { .. } => log!(debug, "reconnected"),
             ClientEvent::PrimaryChanged { from, to, .. } => {
                 log!(info, "primary changed", from = &**from, to = &**to);

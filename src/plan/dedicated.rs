@@ -38,7 +38,7 @@ use crate::plan::operation::{CommandOperation, PipelineOperation, Request, Scrip
 use crate::plan::refusal::{keys_moved, keys_moving, too_many_watched};
 use crate::plan::request::{PipelineSummary, check_each};
 use crate::plan::slot_guard::{SlotGuard, SlotRefusal};
-use crate::plan::watch::{WatchState, exec_abort, is_watch};
+use crate::plan::watch::{WatchState, ends_watch, exec_abort, is_watch};
 use crate::plan::{
     Answers, ClusterReport, Exchange, ExpectedEnd, PipelineKind, RoutedCommand, Router,
     TransactionState,
@@ -82,6 +82,8 @@ pub(crate) struct DedicatedState {
     transaction: TransactionState,
     /// `Failed` if EXEC must not run. Decided by replies, since only they show that the keys are watched.
     watch: WatchState,
+    /// True while the server watches keys for the connection, as far as what was sent shows.
+    is_watching: bool,
     /// In a cluster: what is known of the slot of the keys.
     guard: SlotGuard,
 }
@@ -95,6 +97,7 @@ impl DedicatedState {
             is_pristine: true,
             transaction: TransactionState::Idle,
             watch: WatchState::default(),
+            is_watching: false,
             guard: SlotGuard::default(),
         }
     }
@@ -137,8 +140,12 @@ impl DedicatedState {
 
     /// True if the connection may be authenticated again and renamed: not inside a transaction, where that
     /// would be refused, nor once its user has changed its state, which may be the user or the name.
-    pub(crate) fn may_renew_login(&self) -> bool {
-        self.is_pristine && self.transaction == TransactionState::Idle
+    /// Nor while it watches keys of a client that follows the records of its nodes: what the keys have shown was read by
+    /// the record of that time.
+    pub(crate) fn may_renew_login(&self, router: &Router) -> bool {
+        self.is_pristine
+            && self.transaction == TransactionState::Idle
+            && !(self.is_watching && router.follows_records)
     }
 
     /// Gets ready for subscriptions, after which the connection serves no other user.
@@ -395,7 +402,11 @@ impl DedicatedState {
             KeyCheck::None => router.route_unchecked_private(self.node, args),
         };
         match checked {
-            Ok(_) => self.transaction = self.transaction.after(args),
+            Ok(_) => {
+                self.transaction = self.transaction.after(args);
+                let name = args.first().copied().unwrap_or_default();
+                self.is_watching = is_watch(name) || self.is_watching && !ends_watch(name);
+            }
             // A WATCH refused here watches nothing, as one that the server refused.
             Err(_) => self.watch = self.watch.after(args, Err(())),
         }
@@ -432,6 +443,7 @@ impl DedicatedState {
         };
         self.transaction = TransactionState::Idle;
         self.watch = WatchState::Intact;
+        self.is_watching = false;
         end
     }
 }

@@ -466,6 +466,7 @@ impl Failure {
                 ErrorKind::Auth
             }
             (Cause::Connect(ConnectError::NoSuchMaster(_)), _, _) => ErrorKind::Config,
+            (Cause::Connect(ConnectError::Stale(_)), _, _) => ErrorKind::Stale,
             (
                 Cause::Superseded | Cause::Connect(ConnectError::Superseded) | Cause::Moving(_),
                 true,

@@ -23,6 +23,7 @@
 //!   `explain` prints it.
 //! * `location`: where a key lives, and whether two keys may be used in one indivisible request. `hash_tags`:
 //!   [`HashTags`], whether keys that share a node only by chance may.
+//! * `keep_record`: commands that would do away with the record of a node.
 //! * `refusal`, `lockout`: errors of requests that are refused before anything is sent. `command_errors`: those of
 //!   single commands of a pipeline, as redis-rs lists them.
 //! * `request`: packed pipelines, parsed and planned. `transaction`: MULTI ... EXEC, which must live on one
@@ -66,6 +67,7 @@ mod failure;
 mod handle_command;
 mod handle_nodes;
 mod hash_tags;
+mod keep_record;
 mod key_by_key;
 mod location;
 mod lockout;

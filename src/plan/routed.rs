@@ -34,6 +34,8 @@ pub(crate) struct RoutedCommand {
     pub(crate) may_use_replica: bool,
     /// Of a command that any node may serve, the node to ask first; `None` leaves it to chance.
     pub(crate) preferred: Option<NodeIndex>,
+    /// True if the request is sent in another form, for which its bytes must be looked at.
+    pub(crate) is_rewritten: bool,
 }
 
 /// The earlier writes that a command waits for.
@@ -57,7 +59,8 @@ impl RoutedCommand {
     pub(crate) fn direct(&self, read_from: ReadFrom) -> Option<NodeIndex> {
         match (&self.plan, self.scripting) {
             (&Plan::One(node), Scripting::No)
-                if !self.may_use_replica || read_from == ReadFrom::Primary =>
+                if !self.is_rewritten
+                    && (!self.may_use_replica || read_from == ReadFrom::Primary) =>
             {
                 Some(node)
             }
@@ -98,6 +101,7 @@ impl RoutedCommand {
             reads_as: ReadsAs::Error,
             may_use_replica: false,
             preferred: None,
+            is_rewritten: false,
         }
     }
 

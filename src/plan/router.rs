@@ -63,6 +63,8 @@ pub struct Router {
     pub(super) hash_tags: HashTags,
     /// Where flushes are recorded that nodes miss because they are out.
     pub(super) flush_log: Option<Arc<FlushLog>>,
+    /// True if the client follows the records of its nodes; see `keep_record`.
+    pub(super) follows_records: bool,
     /// The usernames with which the client authenticates to its nodes; see `lockout`.
     users: Arc<[String]>,
 }
@@ -107,6 +109,7 @@ impl Router {
             missing_nodes: ReadsAs::default(),
             replica_reads: false,
             flush_log: None,
+            follows_records: false,
             protocols: Arc::default(),
             hash_tags: HashTags::default(),
             // The user of a connection that authenticates without a username, or not at all.
@@ -334,6 +337,8 @@ impl Router {
                 false => Partial::Refused,
             },
             preferred,
+            // What goes to all nodes is no single request in any case.
+            is_rewritten: false,
             plan,
         })
     }
@@ -347,6 +352,7 @@ impl Router {
     /// [`Stateful`](ErrorKind::Stateful) for commands that would change or take over the shared connection,
     /// [`Unroutable`](ErrorKind::Unroutable) for an empty command.
     pub(crate) fn route_at(&self, node: NodeIndex, args: &[&[u8]]) -> Result<RoutedCommand, Error> {
+        self.check_record(args)?;
         match self.commands.lookup(args) {
             Lookup::Found(command) if command.route() == Route::Stateful => {
                 Err(stateful(command).at_node(self.name(node)))
@@ -358,6 +364,7 @@ impl Router {
                 let routed = routed_to(node, command, args);
                 Ok(RoutedCommand {
                     may_use_replica: self.may_use_replica(command, routed.blocking),
+                    is_rewritten: self.is_rewritten(args),
                     ..routed
                 })
             }
@@ -381,6 +388,7 @@ impl Router {
         node: NodeIndex,
         args: &[&[u8]],
     ) -> Result<RoutedCommand, Error> {
+        self.check_record(args)?;
         match self.commands.lookup(args) {
             Lookup::Found(command) if command.route() == Route::Stateful => {
                 Ok(routed_to(node, command, args))
@@ -405,6 +413,7 @@ impl Router {
         args: &[&[u8]],
         first: Option<&[u8]>,
     ) -> Result<RoutedCommand, Error> {
+        self.check_record(args)?;
         let command = self.lookup(args)?;
         let at = self.keys(command, args)?;
         if !at.keys.is_empty() {
@@ -706,6 +715,7 @@ fn routed_to(node: NodeIndex, command: &CommandSpec, args: &[&[u8]]) -> RoutedCo
         reads_as: ReadsAs::Error,
         may_use_replica: false,
         preferred: None,
+        is_rewritten: false,
     }
 }
 

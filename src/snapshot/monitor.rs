@@ -4,6 +4,7 @@
 //! does is decided by an [`OutlierDetector`](crate::policy::OutlierDetector). Probes are sent by further threads,
 //! which end when there is nothing left to send.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Weak};
@@ -172,8 +173,12 @@ fn send_probe(endpoint: &Endpoint, request: ProbeRequest, limit: Duration) -> Pr
 fn send_flush(endpoint: &Endpoint, flush: Flush, limit: Duration) -> Result<(), Error> {
     let deadline = Deadline::start(Some(limit));
     let name = endpoint.observer.node().name();
-    let replies = exchange(endpoint, flush.packed(), 1, &deadline)
-        .map_err(|error| Failure::not_sent(Cause::Connect(error)).without_answer(name))?;
+    let packed = match endpoint.record {
+        Some(_) => Cow::Owned(flush.packed_with_record()),
+        None => Cow::Borrowed(flush.packed()),
+    };
+    let replies = exchange(endpoint, &packed, 1, &deadline)
+        .map_err(|error| Failure::not_sent(Cause::from(error)).without_answer(name))?;
     match replies.first() {
         Some(Value::ServerError(error)) => Err(Error::from_server(error, Some(name))),
         _ => Ok(()),

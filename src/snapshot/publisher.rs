@@ -2,23 +2,28 @@
 
 use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use crate::cluster::MapPublisher;
 use crate::config::{ClientConfig, Purpose};
-use crate::endpoint::Deadline;
+use crate::endpoint::{Deadline, Endpoint};
 use crate::error::Error;
 use crate::observe::{ClientEvent, Votes};
 use crate::partition::{NodeId, NodeSpec, OutNodes};
+use crate::record::FleetPublisher;
 use crate::snapshot::monitor;
 use crate::snapshot::topology_file::{self, Watch};
 use crate::topology::cluster::ClusterMap;
+use crate::topology::record::FollowedFleet;
 use crate::topology::{RampingNodes, Topology};
 
 /// Number of keys whose owners are compared when a topology is refused.
 const SAMPLE_KEYS: usize = 1000;
+
+/// Maximum duration of having idle connections present new records.
+const RECORDS_WITHIN: Duration = Duration::from_millis(500);
 
 /// A set of connections that is given each new topology.
 pub(super) trait TopologyObserver: Send + Sync {
@@ -71,6 +76,9 @@ impl Publisher {
             let weak: Weak<dyn MapPublisher> = Arc::<Self>::downgrade(&publisher);
             monitor.attach(weak);
         }
+        if let Some(monitor) = publisher.config().record_monitor() {
+            monitor.attach(&publisher);
+        }
         if let Some(votes) = &publisher.votes {
             votes.detector().set_nodes(ids, Instant::now());
             monitor::attach(&publisher, votes);
@@ -114,6 +122,12 @@ impl Publisher {
                 "the topology is that of a cluster, and the client one of other nodes; build another client for it",
             ));
         }
+        if state.config.record_monitor().is_some() {
+            return Err(Error::config(
+                "the topology comes from the record of the nodes, and cannot be set; publish another one with \
+                 `redis-sharding topology publish`, or move keys with `redis-sharding reshard`",
+            ));
+        }
         let next = state.config.for_topology(topology)?;
         if next.purpose() == Purpose::Store {
             check_placement(state.config.router.topology(), next.router.topology())?;
@@ -153,6 +167,38 @@ impl Publisher {
         for observer in observers.iter().filter_map(Weak::upgrade) {
             observer.records_changed(deadline);
         }
+    }
+
+    /// Has the client go by the topology and the epochs that the records of its nodes name: publishes both, sets the epochs
+    /// of the cells, and has the connections that nobody uses present them, in this order.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](crate::ErrorKind::Config) if the topology does not fit the client; nothing has changed then.
+    pub(crate) fn follow_records(&self, fleet: &FollowedFleet) -> Result<(), Error> {
+        let epoch = |node: &NodeSpec| fleet.epochs.get(node.name()).copied().unwrap_or_default();
+        let nodes = fleet.topology.nodes();
+        let records = nodes.iter().map(|node| epoch(node).as_u64()).collect();
+        let mut state = self.state.lock();
+        let former = Arc::clone(state.config.router.topology());
+        let next = state.config.for_record(&fleet.topology)?;
+        state.publish(next.with_records(records));
+        let config = Arc::clone(&state.config);
+        drop(state);
+        for (node, endpoint) in nodes.iter().zip(&config.endpoints) {
+            if let Some(record) = &endpoint.record {
+                record.set_epoch(epoch(node));
+            }
+        }
+        let topology = config.router.topology();
+        let is_same =
+            former.nodes() == topology.nodes() && former.fingerprint() == topology.fingerprint();
+        if !is_same {
+            let (from, to) = (former.epoch(), topology.epoch());
+            config.deliver(|| ClientEvent::TopologyChanged { from, to });
+        }
+        self.records_changed(&Deadline::start(Some(RECORDS_WITHIN)));
+        Ok(())
     }
 
     /// Replaces the map of the cluster by the one that `next` makes of it, if it makes one.
@@ -208,6 +254,16 @@ impl Publisher {
     }
 }
 
+#[cfg(test)]
+impl Publisher {
+    /// Publishes the same topology, which follows the records of these epochs.
+    pub(crate) fn set_records(&self, epochs: Arc<[u64]>) {
+        let mut state = self.state.lock();
+        let next = ClientConfig::clone(&state.config).with_records(epochs);
+        state.publish(next);
+    }
+}
+
 impl MapPublisher for Publisher {
     fn map(&self) -> Option<Arc<ClusterMap>> {
         self.config().router.topology().cluster().cloned()
@@ -218,6 +274,24 @@ impl MapPublisher for Publisher {
         next: &mut dyn FnMut(&ClusterMap) -> Option<ClusterMap>,
     ) -> Result<(), Error> {
         self.set_cluster_map(next)
+    }
+}
+
+impl FleetPublisher for Publisher {
+    fn topology(&self) -> Arc<Topology> {
+        Arc::clone(self.config().router.topology())
+    }
+
+    fn endpoints(&self) -> Vec<Arc<Endpoint>> {
+        self.config().endpoints.clone()
+    }
+
+    fn follow(&self, fleet: &FollowedFleet) -> Result<(), Error> {
+        self.follow_records(fleet)
+    }
+
+    fn deliver_event(&self, event: ClientEvent) {
+        self.config().deliver(|| event);
     }
 }
 

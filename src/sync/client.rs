@@ -70,6 +70,26 @@ impl ShardedClient {
         Builder::new()
     }
 
+    /// Builds a client over the fleet that a node at one of these URLs belongs to, and follows its record: see
+    /// [`Builder::discover`].
+    ///
+    /// ```no_run
+    /// use redis_sharding::ShardedClient;
+    ///
+    /// let client = ShardedClient::discover(["redis://:password@10.0.0.1/", "redis://10.0.0.2/"])?;
+    /// println!("{}", client.topology());
+    /// # Ok::<(), redis_sharding::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If no node names the topology of its fleet: each with its reason.
+    pub fn discover<U: IntoConnectionInfo>(
+        seeds: impl IntoIterator<Item = U>,
+    ) -> Result<Self, Error> {
+        Self::builder().discover(seeds)?.build()
+    }
+
     /// Builds a client over these servers with the default partitioner, each node named after its host and
     /// port.
     ///

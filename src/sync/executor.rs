@@ -293,6 +293,9 @@ impl Executor {
 
     /// Starts the clock of an exchange.
     pub(super) fn begin(&self, exchange: &mut Exchange) -> Deadline {
+        if self.records.is_some() {
+            exchange.keep_records();
+        }
         let deadline = Deadline::of_exchange(exchange, &self.options);
         exchange.set_failover(|node| self.nodes[node.get()].endpoint.may_fail_over());
         deadline

@@ -420,6 +420,13 @@ impl Topology {
         Ok(self.with_urls(urls))
     }
 
+    /// Returns the topology with the URLs of another one that has the same nodes.
+    pub(crate) fn with_endpoints_of(mut self, other: &Self) -> Self {
+        debug_assert_eq!(self.nodes.len(), other.nodes.len());
+        self.urls = Arc::clone(&other.urls);
+        self
+    }
+
     /// Returns how each node is reached. `refused_url` explains why redis-rs did not take a URL.
     pub(crate) fn connection_infos(
         &self,

@@ -19,6 +19,8 @@ pub mod examples;
 pub mod local_proxy;
 pub mod relay;
 pub mod replicas;
+#[cfg(feature = "tokio-comp")]
+pub mod reshard_model;
 pub mod sentinels;
 pub mod servers;
 

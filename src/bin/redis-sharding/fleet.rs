@@ -105,7 +105,7 @@ impl Fleet {
     }
 
     /// The fleet of a topology that can be connected to as it is.
-    fn of(topology: &Topology) -> Self {
+    pub fn of(topology: &Topology) -> Self {
         let names = topology.nodes().iter().map(|node| node.name().to_owned());
         Self {
             names: names.collect(),

@@ -5,7 +5,7 @@ use std::env;
 
 use clap::Args;
 use redis_sharding::redis::{Cmd, RedisError, cmd};
-use redis_sharding::{Builder, ShardedClient};
+use redis_sharding::{Builder, ShardedClient, Topology};
 
 use crate::fleet::{Fleet, placement_option, read};
 use crate::outcome::Failure;
@@ -41,6 +41,23 @@ pub struct NodeArgs {
     /// An option of the placement; may be repeated
     #[arg(long = "option", value_name = "K=V", value_parser = placement_option)]
     options: Vec<(String, String)>,
+    /// A node of a fleet with a record, which is asked for the topology; may be repeated
+    ///
+    /// SEED is host:port or a redis URL. One that can be reached is enough; several help when one is down.
+    #[arg(
+        long = "discover",
+        value_name = "SEED",
+        conflicts_with_all = ["topology", "seeds", "nodes", "placement", "options"]
+    )]
+    discover: Vec<String>,
+    #[command(flatten)]
+    access: AccessArgs,
+}
+
+/// How nodes are connected to.
+#[derive(Args)]
+#[command(next_help_heading = "Nodes")]
+pub struct AccessArgs {
     /// File with the password of nodes that have none in their URL
     ///
     /// Without this option the password is taken from the environment variable REDIS_SHARDING_NODE_PASSWORD. A password in
@@ -50,6 +67,20 @@ pub struct NodeArgs {
     #[cfg(any(feature = "tls-native-tls", feature = "tls-rustls"))]
     #[command(flatten)]
     tls: tls::TlsArgs,
+}
+
+impl AccessArgs {
+    /// The description with the password and the certificates of these options.
+    pub fn apply(&self, mut builder: Builder) -> Result<Builder, Failure> {
+        if let Some(password) = password(self.node_password_file.as_deref(), NODE_PASSWORD)? {
+            builder = builder.password(password);
+        }
+        #[cfg(any(feature = "tls-native-tls", feature = "tls-rustls"))]
+        {
+            builder = self.tls.apply(builder)?;
+        }
+        Ok(builder)
+    }
 }
 
 impl NodeArgs {
@@ -72,13 +103,28 @@ impl NodeArgs {
         if let Some(file) = &self.topology {
             return Fleet::read_topology(file).map_err(Failure::Usage);
         }
+        if self.discovers() {
+            let client = self.discovered()?.build()?;
+            return Ok(Fleet::of(&client.topology()));
+        }
         if self.nodes.is_empty() {
-            let message = "no nodes: give --topology FILE, --node [NAME=]ADDRESS for every node, or --cluster SEED for a \
-                           server of a Redis Cluster";
+            let message = "no nodes: give --topology FILE, --node [NAME=]ADDRESS for every node, --cluster SEED for a \
+                           server of a Redis Cluster, or --discover SEED for a node of a fleet with a record";
             return Err(Failure::Usage(message.into()));
         }
         let placement = self.placement.as_deref().unwrap_or(DEFAULT_PLACEMENT);
         Fleet::new(placement, &self.options, &self.nodes).map_err(Failure::Usage)
+    }
+
+    /// The description of a client that reaches these nodes, or those of `topology` if none are given.
+    pub fn builder_or(&self, topology: &Topology) -> Result<Builder, Failure> {
+        let given = [&self.seeds, &self.nodes, &self.discover];
+        match self.topology.is_some() || given.iter().any(|nodes| !nodes.is_empty()) {
+            true => self.builder(),
+            false => self
+                .access
+                .apply(ShardedClient::builder().topology(topology)),
+        }
     }
 
     /// The file that the nodes are taken from.
@@ -97,15 +143,26 @@ impl NodeArgs {
     }
 
     fn builder_of(&self, fleet: &Fleet) -> Result<Builder, Failure> {
-        let mut builder = fleet.builder().map_err(Failure::Usage)?;
-        if let Some(password) = password(self.node_password_file.as_deref(), NODE_PASSWORD)? {
-            builder = builder.password(password);
+        match self.discovers() {
+            true => self.discovered(),
+            false => self.access.apply(fleet.builder().map_err(Failure::Usage)?),
         }
-        #[cfg(any(feature = "tls-native-tls", feature = "tls-rustls"))]
-        {
-            builder = self.tls.apply(builder)?;
-        }
-        Ok(builder)
+    }
+
+    /// True if the nodes come from the record of a fleet, which a client follows.
+    pub fn discovers(&self) -> bool {
+        !self.discover.is_empty()
+    }
+
+    /// The description of a client of the fleet that a seed belongs to.
+    fn discovered(&self) -> Result<Builder, Failure> {
+        let seeds = self.discover.iter().map(|seed| match seed.contains("://") {
+            true => seed.clone(),
+            false => format!("redis://{seed}"),
+        });
+        let builder = self.access.apply(ShardedClient::builder())?;
+        let failed = |error: redis_sharding::Error| Failure::Failed(error.to_string());
+        builder.discover(seeds).map_err(failed)
     }
 }
 

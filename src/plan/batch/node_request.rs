@@ -359,6 +359,30 @@ impl NodeRequest {
         }
     }
 
+    /// Replaces the requests by what `write` appends for the arguments and the bytes of each.
+    pub(in crate::plan) fn rewrite(
+        &mut self,
+        mut write: impl FnMut(&[&[u8]], &[u8], &mut Vec<u8>),
+    ) {
+        let mut rewritten = self.without_requests();
+        if self.chunk_ends.is_empty() {
+            // Not by slot: some requests of dedicated connections have fewer replies than commands.
+            let (mut commands, mut args) = (PackedCommands::new(&self.packed), Args::new());
+            while let Ok(Some(frame)) = commands.next(&mut args) {
+                write(&args, frame, &mut rewritten.packed);
+            }
+        } else {
+            self.for_each(|_, slot, frame| {
+                let mut args = Args::new();
+                if let Ok(Some(_)) = PackedCommands::new(frame).next(&mut args) {
+                    rewritten.push(slot, |out| write(&args, frame, out));
+                }
+            });
+        }
+        self.packed = rewritten.packed;
+        self.chunk_ends = rewritten.chunk_ends;
+    }
+
     /// The requests as they are sent, if they are not sent as they are: behind ASKING.
     pub(crate) fn for_sending(&self) -> Option<Self> {
         self.is_asking().then(|| self.rest(0))

@@ -136,6 +136,11 @@ impl Attempt<'_> {
 }
 
 impl<R: ReplyBuffer> NodeExchange<R> {
+    /// Has requests that would do away with the record of the node sent in a form that keeps it.
+    pub(crate) fn keep_record(&mut self) {
+        self.request.keep_record();
+    }
+
     pub(super) fn new(request: NodeRequest) -> Self {
         Self {
             rest: request.for_sending().map(|rest| Box::new((0, rest))),

@@ -169,7 +169,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         let Some(leased) = &self.lease else {
             return Answers::default();
         };
-        let request = leased.request(packed, replies, expected_end);
+        let mut request = leased.request(packed, replies, expected_end);
+        if shared.executor.follows_records() {
+            request.keep_record();
+        }
         let sent = request.for_sending();
         let sent = sent.as_ref().unwrap_or(&request);
         let observer = Arc::clone(leased.lease.observer());

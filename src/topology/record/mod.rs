@@ -25,12 +25,18 @@
 //! * `pair`: of the keys that move from the first node to the second, the units below the first number are at the second
 //!   node, and those from there to the second number are closed: nobody may read or write them.
 //!
-//! `door` decides what a record means for a new connection; `name` has the names of connections, and `script` the scripts
-//! that clients send. Nothing here connects to a node.
+//! `check` decides what a record means for a new connection; `name` has the names of connections, and `script` the scripts
+//! that clients send. `requests` are those that read and write the record, and `view` decides which topology follows from the
+//! records of all nodes. Nothing here connects to a node.
 
-mod door;
+mod check;
 mod name;
+pub(crate) mod requests;
 mod script;
+mod view;
+
+#[cfg(test)]
+mod simulation;
 
 use std::fmt;
 use std::str::FromStr;
@@ -40,9 +46,10 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::error::Error;
 use crate::partition::line::{Line, Quoted, SyntaxError, lines};
 
-pub(crate) use self::door::{Followed, RecordProblem, RecordReply, Verdict, judge};
+pub(crate) use self::check::{Followed, RecordDecision, RecordProblem, RecordReply, judge};
 pub(crate) use self::name::{ConnectionRole, NameSuffix};
 pub(crate) use self::script::{FLUSHALL_SCRIPT, READ_SCRIPT};
+pub(crate) use self::view::{FollowedFleet, Learned, RecordView, Repair};
 
 /// The logical database of every node that holds the record, so that commands about the data do not meet it.
 pub(crate) const RECORD_DB: i64 = 15;
@@ -55,6 +62,9 @@ pub(crate) const TOPOLOGY_KEY: &str = "redis-sharding:topology";
 
 /// The key of the text of the topology that a reshard leads to.
 pub(crate) const TARGET_KEY: &str = "redis-sharding:target";
+
+/// What the names of all these keys begin with, for those who want to be told of changes.
+pub(crate) const RECORD_PREFIX: &str = "redis-sharding:";
 
 /// Number of units that the keys between two nodes are divided into.
 pub(crate) const UNITS: u32 = 1 << 16;

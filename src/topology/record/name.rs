@@ -56,13 +56,19 @@ impl ConnectionRole {
 impl NameSuffix {
     /// Reads the end of the name of a connection. `None` if it is none of a client that follows the record.
     pub(crate) fn of(name: &str) -> Option<Self> {
-        let (_, suffix) = name.rsplit_once(MARK)?;
+        Self::split(name).map(|(_, suffix)| suffix)
+    }
+
+    /// Reads the name of a connection: what stands before the end, and the end.
+    pub(crate) fn split(name: &str) -> Option<(&str, Self)> {
+        let (user, suffix) = name.rsplit_once(MARK)?;
         let (letter, epoch) = suffix.split_once('.')?;
         let mut roles = ConnectionRole::ALL.into_iter();
-        Some(Self {
+        let suffix = Self {
             role: roles.find(|role| role.letter() == letter)?,
             epoch: epoch.parse().ok()?,
-        })
+        };
+        Some((user, suffix))
     }
 }
 
@@ -91,7 +97,9 @@ mod tests {
             assert_eq!(suffix.to_string(), text);
             // The user's own name may look like one.
             for name in ["", "web-1", "a#rs.b", "#rs.c.9.9"] {
-                assert_eq!(NameSuffix::of(&format!("{name}{text}")), Some(suffix));
+                let whole = format!("{name}{text}");
+                assert_eq!(NameSuffix::of(&whole), Some(suffix));
+                assert_eq!(NameSuffix::split(&whole), Some((name, suffix)));
             }
         }
     }

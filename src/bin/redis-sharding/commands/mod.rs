@@ -6,6 +6,8 @@ mod explain;
 mod locate;
 mod ping;
 mod proxy;
+mod reshard;
+mod topology;
 
 use std::io::{self, BufRead, BufReader};
 
@@ -27,6 +29,8 @@ pub enum Command {
     Explain(explain::Explain),
     Ping(ping::Ping),
     Proxy(proxy::Proxy),
+    Topology(topology::Topology),
+    Reshard(reshard::Reshard),
     Completions(completions::Completions),
 }
 
@@ -38,6 +42,8 @@ impl Command {
             Self::Explain(command) => command.run(),
             Self::Ping(command) => command.run(),
             Self::Proxy(command) => command.run(),
+            Self::Topology(command) => command.run(),
+            Self::Reshard(command) => command.run(),
             Self::Completions(command) => command.run(),
         }
     }

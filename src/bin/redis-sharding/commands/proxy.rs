@@ -25,6 +25,7 @@ Examples:
   redis-sharding proxy --listen 127.0.0.1:7000 --topology users.topology
   redis-sharding proxy --listen 127.0.0.1:7000 --node a=10.0.0.1:6379 --node b=10.0.0.2:6379 --threads 2
   redis-sharding proxy --listen 127.0.0.1:7000 --cluster 10.0.0.1:7000 --cluster 10.0.0.2:7000
+  redis-sharding proxy --listen 127.0.0.1:7000 --discover 10.0.0.1:6379
   redis-cli -p 7000 mset user:1 Ada user:2 Grace
 
 The address is printed once the proxy listens. SIGTERM and Ctrl-C stop it: requests under way are answered first. SIGHUP
@@ -47,6 +48,11 @@ pub struct Proxy {
     /// A file that is wrong, or that would move keys, changes nothing and is reported.
     #[arg(long)]
     watch: bool,
+    /// Follows the record that the nodes keep of their fleet; implied by --discover
+    ///
+    /// A node that names another topology is not used. See `redis-sharding topology`.
+    #[arg(long)]
+    agreed: bool,
     // Last: its heading in the help would be that of what follows.
     #[command(flatten)]
     clients: ClientArgs,
@@ -127,6 +133,9 @@ impl Proxy {
                 .ok_or_else(|| Failure::Usage("--watch needs --topology FILE".into()))?;
             builder = builder.watch_topology(file).on_event(report);
         }
+        if self.agreed || self.nodes.discovers() {
+            builder = builder.agreed().on_event(report);
+        }
         if self.nodes.is_cluster()? {
             report_cluster(&self.nodes)?;
         }
@@ -184,9 +193,13 @@ fn report_cluster(nodes: &NodeArgs) -> Result<(), Failure> {
     }
 }
 
-/// Writes to standard error what became of a topology file that has changed.
+/// Writes to standard error what became of a topology that has changed.
 fn report(event: &ClientEvent) {
-    if let ClientEvent::TopologyChanged { .. } | ClientEvent::TopologyRefused { .. } = event {
+    if let ClientEvent::TopologyChanged { .. }
+    | ClientEvent::TopologyRefused { .. }
+    | ClientEvent::RecordLost { .. }
+    | ClientEvent::RecordRepaired { .. } = event
+    {
         // Nobody may read it; the proxy goes on.
         let _ = writeln!(io::stderr(), "{NAME}: {event}");
     }

@@ -34,7 +34,7 @@ pub(crate) struct Followed {
 
 /// What the record of a node means for a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum RecordDecision {
     /// It is the record that the client goes by.
     Current,
     /// It is newer, and to be followed first.
@@ -87,6 +87,11 @@ impl RecordReply {
         }
     }
 
+    /// The record, whoever it was written to. `None` also if it cannot be read.
+    pub(crate) fn parsed(&self) -> Option<NodeRecord> {
+        NodeRecord::parse(self.record.as_deref()?).ok()
+    }
+
     /// The record, if it can be used.
     ///
     /// # Errors
@@ -104,29 +109,29 @@ impl RecordReply {
 }
 
 /// What the record of a node means for a connection that has presented this epoch.
-pub(crate) fn judge(followed: Followed, reply: &RecordReply) -> Verdict {
+pub(crate) fn judge(followed: Followed, reply: &RecordReply) -> RecordDecision {
     let record = match reply.sealed() {
         Ok(record) => record,
-        Err(problem) => return Verdict::Refused(problem),
+        Err(problem) => return RecordDecision::Refused(problem),
     };
     if record.epoch > followed.epoch {
-        return Verdict::Newer(Box::new(record));
+        return RecordDecision::Newer(Box::new(record));
     }
     if record.epoch < followed.epoch {
-        return Verdict::Refused(RecordProblem::Older {
+        return RecordDecision::Refused(RecordProblem::Older {
             found: record.epoch,
             followed: followed.epoch,
         });
     }
     if record.topology != followed.topology {
-        return Verdict::Refused(RecordProblem::OtherTopology {
+        return RecordDecision::Refused(RecordProblem::OtherTopology {
             found: record.topology,
             followed: followed.topology,
         });
     }
     match record.is_retired {
-        true => Verdict::Refused(RecordProblem::Retired),
-        false => Verdict::Current,
+        true => RecordDecision::Refused(RecordProblem::Retired),
+        false => RecordDecision::Current,
     }
 }
 
@@ -184,7 +189,7 @@ mod tests {
         }
     }
 
-    fn judged(record: Option<&NodeRecord>) -> Verdict {
+    fn judged(record: Option<&NodeRecord>) -> RecordDecision {
         let reply = RecordReply {
             record: record.map(ToString::to_string),
             run_id: "run-1".to_owned(),
@@ -194,7 +199,7 @@ mod tests {
 
     #[test]
     fn record_that_the_client_goes_by_opens_the_door() {
-        assert_eq!(judged(Some(&record())), Verdict::Current);
+        assert_eq!(judged(Some(&record())), RecordDecision::Current);
     }
 
     #[test]
@@ -207,7 +212,7 @@ mod tests {
                     topology: 0xdef,
                     ..record()
                 };
-                assert_eq!(judged(Some(&newer)), Verdict::Newer(Box::new(newer)));
+                assert_eq!(judged(Some(&newer)), RecordDecision::Newer(Box::new(newer)));
             }
         }
     }
@@ -215,7 +220,7 @@ mod tests {
     #[test]
     fn missing_and_unreadable_records_are_refused() {
         let missing = judged(None);
-        assert_eq!(missing, Verdict::Refused(RecordProblem::Missing));
+        assert_eq!(missing, RecordDecision::Refused(RecordProblem::Missing));
         let reply = RecordReply {
             record: Some("redis-sharding record 2\n".to_owned()),
             run_id: "run-1".to_owned(),
@@ -223,7 +228,7 @@ mod tests {
         let judged = judge(FOLLOWED, &reply);
         assert!(matches!(
             judged,
-            Verdict::Refused(RecordProblem::Unreadable(_))
+            RecordDecision::Refused(RecordProblem::Unreadable(_))
         ));
     }
 
@@ -235,7 +240,7 @@ mod tests {
                 epoch: RecordEpoch::new(3, number),
                 ..record()
             };
-            let expected = Verdict::Refused(RecordProblem::OtherServer);
+            let expected = RecordDecision::Refused(RecordProblem::OtherServer);
             assert_eq!(judged(Some(&copied)), expected);
         }
     }
@@ -251,7 +256,7 @@ mod tests {
             found: older.epoch,
             followed: FOLLOWED.epoch,
         };
-        assert_eq!(judged(Some(&older)), Verdict::Refused(problem));
+        assert_eq!(judged(Some(&older)), RecordDecision::Refused(problem));
     }
 
     #[test]
@@ -270,12 +275,12 @@ mod tests {
                 .to_string()
                 .contains("0000000000000def instead of 0000000000000abc")
         );
-        assert_eq!(judged(Some(&other)), Verdict::Refused(problem));
+        assert_eq!(judged(Some(&other)), RecordDecision::Refused(problem));
         let retired = NodeRecord {
             is_retired: true,
             ..record()
         };
-        let expected = Verdict::Refused(RecordProblem::Retired);
+        let expected = RecordDecision::Refused(RecordProblem::Retired);
         assert_eq!(judged(Some(&retired)), expected);
     }
 

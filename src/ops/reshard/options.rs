@@ -1,0 +1,159 @@
+//! [`ReshardOptions`]: how fast keys are moved, and how long clients may wait for that.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Called before each step with its name; false stops the mover as if it were killed.
+#[cfg(feature = "testing")]
+type StepObserver = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
+/// Settings of a [`Reshard`](super::Reshard).
+#[derive(Clone)]
+pub struct ReshardOptions {
+    pub(super) closure_goal: Duration,
+    pub(super) fence_bound: Duration,
+    pub(super) announce_bound: Duration,
+    pub(super) bytes_per_second: Option<u64>,
+    pub(super) index_bytes: usize,
+    pub(super) large_key_bytes: u64,
+    pub(super) sources_at_once: usize,
+    pub(super) administrators: Vec<String>,
+    pub(super) sample: usize,
+    #[cfg(feature = "testing")]
+    observer: Option<StepObserver>,
+}
+
+impl Default for ReshardOptions {
+    fn default() -> Self {
+        Self {
+            closure_goal: Duration::from_millis(50),
+            fence_bound: Duration::from_millis(500),
+            announce_bound: Duration::from_secs(5),
+            bytes_per_second: None,
+            index_bytes: 256 << 20,
+            large_key_bytes: 8 << 20,
+            sources_at_once: 2,
+            administrators: Vec::new(),
+            sample: 10_000,
+            #[cfg(feature = "testing")]
+            observer: None,
+        }
+    }
+}
+
+impl ReshardOptions {
+    /// Returns the default settings.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the time for which the units of a batch are to be closed: the mover chooses the size of batches by it. Defaults
+    /// to 50 ms.
+    #[must_use]
+    pub fn with_closure_goal(mut self, goal: Duration) -> Self {
+        self.closure_goal = goal.max(Duration::from_millis(1));
+        self
+    }
+
+    /// Sets the time after which connections that have not acknowledged a closure are killed. Defaults to 500 ms.
+    #[must_use]
+    pub fn with_fence_bound(mut self, bound: Duration) -> Self {
+        self.fence_bound = bound;
+        self
+    }
+
+    /// Sets the time after which connections that have not acknowledged the announcement of the reshard are killed. Nothing
+    /// is closed meanwhile. Defaults to 5 seconds.
+    #[must_use]
+    pub fn with_announce_bound(mut self, bound: Duration) -> Self {
+        self.announce_bound = bound;
+        self
+    }
+
+    /// Limits how many bytes are copied in a second, for each source by itself. Defaults to no limit.
+    #[must_use]
+    pub fn with_bytes_per_second(mut self, limit: impl Into<Option<u64>>) -> Self {
+        self.bytes_per_second = limit.into().filter(|limit| *limit > 0);
+        self
+    }
+
+    /// Sets the memory for the names of the keys that move, for each source. A source with more is scanned several times.
+    /// Defaults to 256 MiB.
+    #[must_use]
+    pub fn with_index_bytes(mut self, bytes: usize) -> Self {
+        self.index_bytes = bytes;
+        self
+    }
+
+    /// Sets the size in bytes from which on a key is copied element by element, so that it blocks neither server. Defaults
+    /// to 8 MiB. Streams, and the types of modules, are copied whole.
+    #[must_use]
+    pub fn with_large_key_bytes(mut self, bytes: u64) -> Self {
+        self.large_key_bytes = bytes.max(1);
+        self
+    }
+
+    /// Sets from how many nodes keys are copied at a time. Defaults to 2.
+    #[must_use]
+    pub fn with_sources_at_once(mut self, sources: usize) -> Self {
+        self.sources_at_once = sources.max(1);
+        self
+    }
+
+    /// Lets connections alone that follow no record: those with this name, username, address or host. Such a client must not
+    /// write to keys.
+    #[must_use]
+    pub fn with_administrator(mut self, who: impl Into<String>) -> Self {
+        self.administrators.push(who.into());
+        self
+    }
+
+    /// Sets how many keys of each node are looked at for the plan. Defaults to 10 000.
+    #[must_use]
+    pub fn with_sample(mut self, keys: usize) -> Self {
+        self.sample = keys.max(1);
+        self
+    }
+
+    /// Calls `observer` before each step with its name. If it returns false, the mover stops as if it were killed: it
+    /// puts nothing back.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn with_step_observer(
+        mut self,
+        observer: impl Fn(&str) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.observer = Some(Arc::new(observer));
+        self
+    }
+
+    /// True if the mover may do this step.
+    #[cfg(feature = "testing")]
+    pub(super) fn may_do(&self, step: &str) -> bool {
+        self.observer.as_ref().is_none_or(|observer| observer(step))
+    }
+
+    /// True: nobody watches the steps.
+    #[cfg(not(feature = "testing"))]
+    pub(super) fn may_do(&self, _: &str) -> bool {
+        true
+    }
+}
+
+impl fmt::Debug for ReshardOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReshardOptions")
+            .field("closure_goal", &self.closure_goal)
+            .field("fence_bound", &self.fence_bound)
+            .field("announce_bound", &self.announce_bound)
+            .field("bytes_per_second", &self.bytes_per_second)
+            .field("index_bytes", &self.index_bytes)
+            .field("large_key_bytes", &self.large_key_bytes)
+            .field("sources_at_once", &self.sources_at_once)
+            .field("administrators", &self.administrators)
+            .field("sample", &self.sample)
+            .finish_non_exhaustive()
+    }
+}

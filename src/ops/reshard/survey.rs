@@ -1,0 +1,261 @@
+//! Looking at all nodes for a plan. Nothing is changed.
+
+use std::thread;
+use std::time::Duration;
+
+use super::copy::{Key, sizes};
+use super::fault::Fault;
+use super::fence::{Exempt, ServerClient};
+use super::link::Link;
+use super::options::ReshardOptions;
+use super::plan::{PlannedNode, ReshardPlan, ReshardRefusal, ReshardRefusalKind, Sample};
+use super::records::{Stage, stage};
+use super::source::scan_step;
+use super::view::{NodeReply, View, ViewNode};
+use crate::error::KeyText;
+
+/// Number of clients that a refusal names.
+const CLIENTS_NAMED: usize = 8;
+
+/// Number of looks at a client that shows no name.
+const HANDSHAKE_LOOKS: usize = 5;
+
+/// Time between two of them.
+const HANDSHAKE_PAUSE: Duration = Duration::from_millis(50);
+
+/// Looks at all nodes.
+pub(super) fn survey(view: &mut View, mover: &str, options: &ReshardOptions) -> ReshardPlan {
+    let all = view.fingerprints();
+    let mut plan = ReshardPlan {
+        from: all.from,
+        to: all.to,
+        pairs: number_of_pairs(&view.nodes),
+        notes: vec!["users and their ACLs are not copied to new nodes".to_owned()],
+        ..ReshardPlan::default()
+    };
+    let stage = stage_of(view, &mut plan);
+    let exempt = Exempt {
+        mover,
+        administrators: &options.administrators,
+    };
+    let names: Vec<String> = view.nodes.iter().map(|node| node.name.clone()).collect();
+    let mut nodes = std::mem::take(&mut view.nodes);
+    for (position, node) in nodes.iter_mut().enumerate() {
+        let looked_at = match &mut node.reply {
+            Ok(reply) => look_at(view, reply, position, options),
+            // Refused below, with all that cannot be reached.
+            Err(_) => continue,
+        };
+        let sample = match looked_at {
+            Ok(sample) => sample,
+            Err(fault) => {
+                refuse(
+                    &mut plan,
+                    ReshardRefusalKind::Unreachable,
+                    &node.name,
+                    fault.error.to_string(),
+                );
+                continue;
+            }
+        };
+        check_node(&mut plan, node, &sample, stage, &exempt);
+        plan.add(&node.name, &sample, |target| {
+            names.get(target).cloned().unwrap_or_default()
+        });
+    }
+    note_durability(&mut plan, &nodes);
+    view.nodes = nodes;
+    plan.complete(options.bytes_per_second, options.sources_at_once);
+    plan
+}
+
+/// How far the reshard has come. What is wrong with the records is added to the plan.
+fn stage_of(view: &View, plan: &mut ReshardPlan) -> Option<Stage> {
+    let mut known = Vec::new();
+    for node in &view.nodes {
+        match node.known() {
+            Ok(node) => known.push(node),
+            Err(error) => refuse(
+                plan,
+                ReshardRefusalKind::Unreachable,
+                &node.name,
+                error.to_string(),
+            ),
+        }
+    }
+    let mut found = None;
+    for node in &known {
+        // Each by itself, so that all are named.
+        if let Err(error) = stage(std::slice::from_ref(node), view.fingerprints()) {
+            refuse(
+                plan,
+                ReshardRefusalKind::Record,
+                &node.name,
+                error.to_string(),
+            );
+            found = Some(());
+        }
+    }
+    match found {
+        Some(()) => None,
+        None => stage(&known, view.fingerprints()).ok(),
+    }
+}
+
+/// Samples the keys of a node.
+fn look_at(
+    view: &View,
+    reply: &mut NodeReply,
+    position: usize,
+    options: &ReshardOptions,
+) -> Result<Sample, Fault> {
+    let link = &mut reply.link;
+    let mut sample = Sample::new(link.integer(&[b"DBSIZE"])?.unsigned_abs());
+    let mut cursor = "0".to_owned();
+    loop {
+        let (next, keys) = scan_step(link, &cursor)?;
+        let bytes = sizes(link, &keys)?;
+        for (key, bytes) in keys.iter().zip(bytes) {
+            sample.add(key, bytes, target_of(view, position, key));
+            if view.to.locate(key).is_none() {
+                sample.unowned.get_or_insert_with(|| key.to_vec());
+            }
+        }
+        cursor = next;
+        if cursor == "0" || sample.sampled >= options.sample as u64 {
+            return Ok(sample);
+        }
+    }
+}
+
+/// The position of the node that a key of the node at `position` moves to.
+fn target_of(view: &View, position: usize, key: &Key) -> Option<usize> {
+    let way = view.both.moving()?.way(view.both.hash_tag().of(key));
+    let (source, target, _) = way?;
+    (source.get() == position).then(|| target.get())
+}
+
+/// Checks that a node can take part.
+fn check_node(
+    plan: &mut ReshardPlan,
+    node: &mut ViewNode,
+    sample: &Sample,
+    stage: Option<Stage>,
+    exempt: &Exempt<'_>,
+) {
+    use ReshardRefusalKind::{Clients, Eviction, ForeignData, Replica, Unowned, Unreachable};
+    let name = node.name.clone();
+    let (is_old, is_new) = (node.is_old, node.is_new);
+    let Ok(reply) = &mut node.reply else {
+        return;
+    };
+    let facts = &reply.facts;
+    plan.nodes.push(PlannedNode {
+        name: name.clone(),
+        keys: sample.all,
+        sampled: sample.sampled,
+        used_memory: facts.used_memory,
+        max_memory: facts.max_memory,
+        ..PlannedNode::default()
+    });
+    if is_new && !is_old && sample.all > 0 && stage == Some(Stage::NotBegun) {
+        let text = format!(
+            "it has {} keys in the database of the data; a node that is added must be empty",
+            sample.all
+        );
+        refuse(plan, ForeignData, &name, text);
+    }
+    if facts.is_replica {
+        refuse(plan, Replica, &name, "it is a replica; name its primary");
+    }
+    if facts.evicts_any_key() {
+        let text = format!(
+            "its maxmemory-policy is {}, so keys may vanish while they are copied; set noeviction or volatile-*",
+            facts.eviction
+        );
+        refuse(plan, Eviction, &name, text);
+    }
+    if let Some(key) = &sample.unowned {
+        let text = format!(
+            "the key {} has no owner by the new topology; give that one a rule for it",
+            KeyText(key)
+        );
+        refuse(plan, Unowned, &name, text);
+    }
+    match foreign_clients(&mut reply.link, exempt) {
+        Ok(foreign) => {
+            if !foreign.is_empty() {
+                let named = foreign.get(..CLIENTS_NAMED).unwrap_or(&foreign).join(", ");
+                let text = format!(
+                    "{} clients do not follow the record: {named}. Have them use `agreed` or a proxy; exempt \
+                     administrators, who must not write, by --exempt",
+                    foreign.len()
+                );
+                refuse(plan, Clients, &name, text);
+            }
+        }
+        Err(fault) => refuse(plan, Unreachable, &name, fault.error.to_string()),
+    }
+}
+
+/// The addresses of clients that follow no record, and their names. One that has just connected has no name yet, so each
+/// has a moment to show one.
+fn foreign_clients(link: &mut Link, exempt: &Exempt<'_>) -> Result<Vec<String>, Fault> {
+    let mut foreign: Option<Vec<ServerClient>> = None;
+    for look in 0..HANDSHAKE_LOOKS {
+        if look > 0 {
+            thread::sleep(HANDSHAKE_PAUSE);
+        }
+        let mut clients = ServerClient::list(&link.text(&["CLIENT", "LIST"])?);
+        clients.retain(|client| client.is_foreign(exempt));
+        if let Some(before) = &foreign {
+            clients.retain(|client| before.iter().any(|known| known.id == client.id));
+        }
+        let is_none = clients.is_empty();
+        foreign = Some(clients);
+        if is_none {
+            break;
+        }
+    }
+    let text = |client: &ServerClient| match &*client.name {
+        "" => client.address.clone(),
+        name => format!("{} ({name})", client.address),
+    };
+    Ok(foreign.unwrap_or_default().iter().map(text).collect())
+}
+
+/// Says where keys get onto disk later than before, or not at all.
+fn note_durability(plan: &mut ReshardPlan, nodes: &[ViewNode]) {
+    let facts = |which: fn(&ViewNode) -> bool| {
+        let nodes = nodes.iter().filter(move |node| which(node));
+        nodes.filter_map(|node| Some((&node.name, &node.reply.as_ref().ok()?.facts)))
+    };
+    for (name, target) in facts(|node| node.is_new) {
+        if facts(|node| node.is_old).any(|(_, source)| target.is_less_safe_than(source)) {
+            let text =
+                format!("node {name:?} writes less to disk than the nodes that its keys come from");
+            plan.notes.push(text);
+        }
+        if facts(|node| node.is_old).any(|(_, source)| source.is_7_0() && !target.is_7_0()) {
+            let text = format!(
+                "node {name:?} is older than nodes that its keys come from, and may refuse them"
+            );
+            plan.notes.push(text);
+        }
+    }
+}
+
+fn refuse(plan: &mut ReshardPlan, kind: ReshardRefusalKind, node: &str, text: impl Into<String>) {
+    plan.refusals.push(ReshardRefusal::new(kind, node, text));
+}
+
+fn number_of_pairs(nodes: &[ViewNode]) -> usize {
+    let old = nodes.iter().filter(|node| node.is_old);
+    let targets = |source: &ViewNode| {
+        nodes
+            .iter()
+            .filter(|target| target.is_new && target.name != source.name)
+            .count()
+    };
+    old.map(targets).sum()
+}

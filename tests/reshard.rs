@@ -1,0 +1,823 @@
+//! Keys that are moved to where another topology places them, between real servers without other clients.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use redis::{Connection, Value, cmd};
+use redis_sharding::ops::reshard::{
+    Reshard, ReshardEvent, ReshardOptions, ReshardOutcome, ReshardRefusalKind, ReshardStage,
+};
+use redis_sharding::partition::{Partitioner, Rendezvous, by_name};
+use redis_sharding::{NodeSpec, ShardedClient, Topology};
+use support::Servers;
+
+const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+
+/// Some of the servers as nodes.
+fn topology(servers: &Servers, nodes: &[usize], rule: Arc<dyn Partitioner>) -> Topology {
+    let node = |index: &usize| NodeSpec::new(NAMES[*index], servers.addr(*index));
+    Topology::new(nodes.iter().map(node).collect(), rule).unwrap()
+}
+
+fn rendezvous(servers: &Servers, nodes: &[usize]) -> Topology {
+    topology(servers, nodes, Arc::new(Rendezvous::new()))
+}
+
+fn run_id(connection: &mut Connection) -> String {
+    let info: String = cmd("INFO").arg("server").query(connection).unwrap();
+    let line = info.lines().find_map(|line| line.strip_prefix("run_id:"));
+    line.unwrap().to_owned()
+}
+
+/// Writes the record of a fleet, as `redis-sharding topology publish` does.
+fn publish(servers: &Servers, nodes: &[usize], topology: &Topology) {
+    for index in nodes {
+        let mut connection = servers.connection(*index);
+        let record = format!(
+            "redis-sharding record 1\nepoch 1.1\ntopology {:016x}\nseal \"{}\"\n",
+            topology.fingerprint(),
+            run_id(&mut connection)
+        );
+        redis::pipe()
+            .cmd("SELECT")
+            .arg(15)
+            .cmd("SET")
+            .arg("redis-sharding:record")
+            .arg(record)
+            .cmd("SET")
+            .arg("redis-sharding:topology")
+            .arg(topology.to_string())
+            .exec(&mut connection)
+            .unwrap();
+    }
+}
+
+fn reshard(servers: &Servers, to: &Topology, options: ReshardOptions) -> Reshard {
+    let seeds = ShardedClient::builder().node("a", servers.url(0));
+    Reshard::new(seeds, to.clone(), options).unwrap()
+}
+
+fn finish(servers: &Servers, to: &Topology, options: ReshardOptions) -> Vec<ReshardEvent> {
+    let mut events = Vec::new();
+    let outcome = reshard(servers, to, options).run(|event| events.push(event));
+    assert_eq!(outcome.unwrap(), ReshardOutcome::Finished);
+    events
+}
+
+/// The commands that make key number `number`, of all types in turn.
+fn write(pipe: &mut redis::Pipeline, number: usize) {
+    let key = format!("key:{number}");
+    let elements = 1 + number % 40;
+    for element in 0..elements {
+        match number % 8 {
+            0 => pipe
+                .cmd("APPEND")
+                .arg(&key)
+                .arg(format!("{element},"))
+                .ignore(),
+            1 => pipe.cmd("RPUSH").arg(&key).arg(element).ignore(),
+            2 => pipe
+                .cmd("SADD")
+                .arg(&key)
+                .arg(format!("m{element}"))
+                .ignore(),
+            3 => pipe
+                .cmd("ZADD")
+                .arg(&key)
+                .arg(f64::from(element as u32) / 3.0)
+                .arg(format!("m{element}"))
+                .ignore(),
+            4 => pipe
+                .cmd("HSET")
+                .arg(&key)
+                .arg(format!("f{element}"))
+                .arg(element)
+                .ignore(),
+            5 => pipe
+                .cmd("XADD")
+                .arg(&key)
+                .arg(format!("1-{}", element + 1))
+                .arg("f")
+                .arg(element)
+                .ignore(),
+            6 => pipe.cmd("PFADD").arg(&key).arg(element).ignore(),
+            _ => pipe
+                .cmd("SETBIT")
+                .arg(&key)
+                .arg(element * 7)
+                .arg(1)
+                .ignore(),
+        };
+    }
+    if number % 8 == 5 {
+        pipe.cmd("XGROUP")
+            .arg("CREATE")
+            .arg(&key)
+            .arg("g")
+            .arg("0")
+            .ignore();
+    }
+    if number % 3 == 0 {
+        pipe.cmd("PEXPIRE")
+            .arg(&key)
+            .arg(3_600_000 + number)
+            .ignore();
+    }
+}
+
+/// Fills the nodes with keys where the topology places them.
+fn fill(servers: &Servers, nodes: &[usize], topology: &Topology, count: usize) {
+    let mut pipes: Vec<redis::Pipeline> = nodes.iter().map(|_| redis::pipe()).collect();
+    for number in 0..count {
+        let owner = topology.locate(format!("key:{number}").as_bytes()).unwrap();
+        write(&mut pipes[owner.get()], number);
+    }
+    for (index, pipe) in nodes.iter().zip(pipes) {
+        pipe.exec(&mut servers.connection(*index)).unwrap();
+    }
+}
+
+/// What a key is: the digest of its value, and when it expires.
+type Content = (String, i64);
+
+/// All keys of a node.
+fn keys(connection: &mut Connection) -> BTreeMap<String, Content> {
+    let names: Vec<String> = cmd("KEYS").arg("*").query(connection).unwrap();
+    let content = |key: String| {
+        let digest: Vec<String> = cmd("DEBUG")
+            .arg("DIGEST-VALUE")
+            .arg(&key)
+            .query(connection)
+            .unwrap();
+        let expires: i64 = cmd("PEXPIRETIME").arg(&key).query(connection).unwrap();
+        (key, (digest.concat(), expires))
+    };
+    names.into_iter().map(content).collect()
+}
+
+/// The keys of all servers, after a check that each is where the topology places it, and nowhere else.
+fn all_keys(servers: &Servers, nodes: &[usize], topology: &Topology) -> BTreeMap<String, Content> {
+    let mut all = BTreeMap::new();
+    for index in 0..servers.len() {
+        let found = keys(&mut servers.connection(index));
+        let position = nodes.iter().position(|node| *node == index);
+        for (key, content) in found {
+            let owner = topology.locate(key.as_bytes()).map(|owner| owner.get());
+            assert_eq!(owner, position, "{key} is at {}", NAMES[index]);
+            assert!(all.insert(key, content).is_none());
+        }
+    }
+    all
+}
+
+/// Compares all keys, and names some that differ.
+fn assert_same(
+    found: &BTreeMap<String, Content>,
+    expected: &BTreeMap<String, Content>,
+    when: &str,
+) {
+    let missing = expected.iter().filter(|(key, _)| !found.contains_key(*key));
+    let missing: Vec<&String> = missing.map(|(key, _)| key).take(5).collect();
+    assert!(missing.is_empty(), "{when}: missing {missing:?}");
+    let wrong = found
+        .iter()
+        .filter(|(key, content)| expected.get(*key) != Some(content));
+    let wrong: Vec<_> = wrong.take(5).collect();
+    assert!(wrong.is_empty(), "{when}: wrong {wrong:?}");
+}
+
+fn start(count: usize) -> Option<Servers> {
+    Servers::builder()
+        .option(["--enable-debug-command", "yes"])
+        .start(count)
+}
+
+/// The record of a node.
+fn record(servers: &Servers, index: usize) -> String {
+    let mut connection = servers.connection(index);
+    let () = cmd("SELECT").arg(15).query(&mut connection).unwrap();
+    cmd("GET")
+        .arg("redis-sharding:record")
+        .query(&mut connection)
+        .unwrap()
+}
+
+#[test]
+fn reshard_moves_all_keys_of_all_types_with_their_expiries() {
+    let Some(servers) = start(5) else {
+        return;
+    };
+    const KEYS: usize = 3000;
+    let four = [0, 1, 2, 3];
+    let from = rendezvous(&servers, &four);
+    publish(&servers, &four, &from);
+    fill(&servers, &four, &from, KEYS);
+    let before = all_keys(&servers, &four, &from);
+    assert_eq!(before.len(), KEYS);
+
+    // Four nodes become five.
+    let five = [0, 1, 2, 3, 4];
+    let to = rendezvous(&servers, &five);
+    let plan = reshard(&servers, &to, ReshardOptions::new())
+        .plan()
+        .unwrap();
+    assert!(plan.is_possible(), "{plan}");
+    let planned = plan.keys();
+    let events = finish(&servers, &to, ReshardOptions::new());
+    assert_same(&all_keys(&servers, &five, &to), &before, "");
+    let moved: usize = events
+        .iter()
+        .map(|event| match event {
+            ReshardEvent::Batch { keys, .. } => *keys,
+            _ => 0,
+        })
+        .sum();
+    assert_eq!(planned, moved as u64);
+    for index in five {
+        let record = record(&servers, index);
+        assert!(
+            record.contains(&format!("topology {:016x}\n", to.fingerprint())),
+            "{record}"
+        );
+        assert!(
+            !record.contains("mover") && !record.contains("to "),
+            "{record}"
+        );
+        let events: Vec<String> = cmd("CONFIG")
+            .arg("GET")
+            .arg("notify-keyspace-events")
+            .query(&mut servers.connection(index))
+            .unwrap();
+        assert_eq!(events[1], "");
+    }
+    // Once more, there is nothing to do.
+    assert!(finish(&servers, &to, ReshardOptions::new()).is_empty());
+
+    // Five become three, with little memory for names of keys, and everything from some size on element by element.
+    let three = [0, 2, 4];
+    let to = rendezvous(&servers, &three);
+    let small = ReshardOptions::new()
+        .with_index_bytes(4000)
+        .with_large_key_bytes(600);
+    finish(&servers, &to, small);
+    // A key that was copied element by element may be encoded otherwise, which its digest does not show.
+    assert_same(&all_keys(&servers, &three, &to), &before, "");
+    for retired in [1, 3] {
+        let record = record(&servers, retired);
+        assert!(record.contains("\nretired\n"), "{record}");
+    }
+
+    // Another rule, and a node that was retired comes back.
+    let four = [0, 1, 2, 4];
+    let to = topology(&servers, &four, by_name("ring/1", &[]).unwrap());
+    finish(
+        &servers,
+        &to,
+        ReshardOptions::new().with_bytes_per_second(50_000_000),
+    );
+    assert_same(&all_keys(&servers, &four, &to), &before, "");
+}
+
+#[test]
+fn reshard_that_is_stopped_before_any_step_is_finished_by_another_run() {
+    let Some(servers) = start(3) else {
+        return;
+    };
+    const KEYS: usize = 240;
+    let (two, three) = ([0, 1], [0, 1, 2]);
+    let (from, to) = (rendezvous(&servers, &two), rendezvous(&servers, &three));
+    publish(&servers, &two, &from);
+    fill(&servers, &two, &from, KEYS);
+    let before = all_keys(&servers, &two, &from);
+    let (mut here, mut there) = ((two.to_vec(), from), (three.to_vec(), to));
+    let mut stops = Vec::new();
+    let mut stop_at = 0;
+    loop {
+        // Stopped before the step of this number, and then before the first step that differs from it, and so on.
+        let steps = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&steps);
+        let stopped = Arc::new(AtomicBool::new(false));
+        let last = Arc::clone(&stopped);
+        let name = Arc::new(std::sync::Mutex::new(String::new()));
+        let seen = Arc::clone(&name);
+        let options = ReshardOptions::new()
+            .with_sources_at_once(1)
+            .with_step_observer(move |step| {
+                let goes_on = counted.fetch_add(1, Ordering::SeqCst) < stop_at;
+                if !goes_on && !last.swap(true, Ordering::SeqCst) {
+                    *seen.lock().unwrap() = step.to_owned();
+                }
+                goes_on
+            });
+        let outcome = reshard(&servers, &there.1, options).run(|_| {});
+        if !stopped.load(Ordering::SeqCst) {
+            assert_eq!(outcome.unwrap(), ReshardOutcome::Finished);
+            break;
+        }
+        let step = name.lock().unwrap().clone();
+        assert!(
+            outcome.unwrap_err().to_string().contains("stopped before"),
+            "{step}"
+        );
+        finish(&servers, &there.1, ReshardOptions::new());
+        let found = all_keys(&servers, &there.0, &there.1);
+        assert_same(&found, &before, &format!("stopped before {step}"));
+        for index in 0..3 {
+            let mut connection = servers.connection(index);
+            let events: Vec<String> = cmd("CONFIG")
+                .arg("GET")
+                .arg("notify-keyspace-events")
+                .query(&mut connection)
+                .unwrap();
+            assert_eq!(events[1], "", "stopped before {step}");
+        }
+        stops.push(step.split(' ').next().unwrap_or_default().to_owned());
+        std::mem::swap(&mut here, &mut there);
+        stop_at += 1;
+    }
+    stops.sort();
+    stops.dedup();
+    for step in [
+        "claim",
+        "kill-former-mover",
+        "announce",
+        "announce-fence",
+        "close",
+        "fence",
+        "settle",
+        "clear",
+        "copy",
+        "compare",
+        "publish-target",
+        "publish-source",
+        "sweep",
+        "unlink",
+        "end",
+    ] {
+        assert!(
+            stops.iter().any(|stop| stop == step),
+            "never stopped before {step}: {stops:?}"
+        );
+    }
+}
+
+#[test]
+fn aborted_reshard_leaves_everything_as_it_was() {
+    let Some(servers) = start(3) else {
+        return;
+    };
+    let (two, three) = ([0, 1], [0, 1, 2]);
+    let (from, to) = (rendezvous(&servers, &two), rendezvous(&servers, &three));
+    publish(&servers, &two, &from);
+    fill(&servers, &two, &from, 300);
+    let before = all_keys(&servers, &two, &from);
+    // Stopped when the first batch is copied, and not published: the units are closed, and there are copies.
+    for stop in ["publish-target", "announce-fence"] {
+        let options = ReshardOptions::new().with_step_observer(move |step| !step.starts_with(stop));
+        reshard(&servers, &to, options).run(|_| {}).unwrap_err();
+        let again = reshard(&servers, &to, ReshardOptions::new());
+        assert_eq!(again.status().unwrap().stage, ReshardStage::UnderWay);
+        again.abort().unwrap();
+        assert_same(&all_keys(&servers, &two, &from), &before, "");
+        assert!(record(&servers, 2).contains("retired"));
+        assert!(record(&servers, 0).contains(&format!("topology {:016x}\n", from.fingerprint())));
+        assert_eq!(again.status().unwrap().stage, ReshardStage::NotBegun);
+    }
+    // Behind the point of no return it is refused.
+    let options =
+        ReshardOptions::new().with_step_observer(|step| !step.starts_with("publish-source"));
+    reshard(&servers, &to, options).run(|_| {}).unwrap_err();
+    let refusal = reshard(&servers, &to, ReshardOptions::new())
+        .abort()
+        .unwrap_err();
+    assert!(
+        refusal.to_string().contains("keys have moved already"),
+        "{refusal}"
+    );
+    finish(&servers, &to, ReshardOptions::new());
+    assert_same(&all_keys(&servers, &three, &to), &before, "");
+}
+
+#[test]
+fn paused_reshard_goes_on_where_it_was() {
+    let Some(servers) = start(3) else {
+        return;
+    };
+    let (two, three) = ([0, 1], [0, 1, 2]);
+    let (from, to) = (rendezvous(&servers, &two), rendezvous(&servers, &three));
+    publish(&servers, &two, &from);
+    fill(&servers, &two, &from, 2000);
+    let before = all_keys(&servers, &two, &from);
+    let first = reshard(&servers, &to, ReshardOptions::new().with_sources_at_once(1));
+    let pause = first.pause_handle();
+    let outcome = first.run(|event| {
+        if matches!(event, ReshardEvent::Batch { keys: 1.., .. }) {
+            pause.pause();
+        }
+    });
+    assert_eq!(outcome.unwrap(), ReshardOutcome::Paused);
+    let status = first.status().unwrap();
+    assert_eq!(status.stage, ReshardStage::UnderWay);
+    assert!(status.pairs.iter().all(|pair| pair.closed == 0), "{status}");
+    assert!(status.share() > 0.0 && status.share() < 1.0, "{status}");
+    finish(&servers, &to, ReshardOptions::new());
+    assert_same(&all_keys(&servers, &three, &to), &before, "");
+}
+
+#[test]
+fn large_keys_are_copied_element_by_element() {
+    let Some(servers) = start(2) else {
+        return;
+    };
+    let (one, other) = (rendezvous(&servers, &[0]), rendezvous(&servers, &[1]));
+    publish(&servers, &[0], &one);
+    let mut connection = servers.connection(0);
+    let mut pipe = redis::pipe();
+    for element in 0..20_000 {
+        let text = format!("element {element} with some bytes that make it large");
+        pipe.cmd("HSET")
+            .arg("hash")
+            .arg(element)
+            .arg(&text)
+            .ignore();
+        pipe.cmd("SADD").arg("set").arg(&text).ignore();
+        pipe.cmd("ZADD")
+            .arg("zset")
+            .arg(f64::from(element) / 7.0)
+            .arg(&text)
+            .ignore();
+        pipe.cmd("RPUSH").arg("list").arg(&text).ignore();
+        pipe.cmd("APPEND").arg("string").arg(&text).ignore();
+        pipe.cmd("XADD")
+            .arg("stream")
+            .arg("*")
+            .arg("f")
+            .arg(&text)
+            .ignore();
+    }
+    pipe.cmd("PEXPIRE").arg("hash").arg(3_600_000).ignore();
+    pipe.exec(&mut connection).unwrap();
+    let before = keys(&mut connection);
+    let () = cmd("CONFIG")
+        .arg("RESETSTAT")
+        .query(&mut connection)
+        .unwrap();
+    drop(connection);
+    finish(
+        &servers,
+        &other,
+        ReshardOptions::new().with_large_key_bytes(100_000),
+    );
+    assert_eq!(keys(&mut servers.connection(1)), before);
+    let mut connection = servers.connection(0);
+    assert!(keys(&mut connection).is_empty());
+    let stats: String = cmd("INFO")
+        .arg("commandstats")
+        .query(&mut connection)
+        .unwrap();
+    let calls = |command: &str| {
+        let line = stats
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+        line.and_then(|line| line.split(',').next()?.parse::<u32>().ok())
+            .unwrap_or(0)
+    };
+    // The stream alone was copied whole.
+    assert_eq!(calls("dump"), 1);
+    assert!(
+        calls("hscan") > 10 && calls("sscan") > 10 && calls("zscan") > 10 && calls("lrange") > 10
+    );
+    assert!(calls("getrange") > 0);
+}
+
+#[test]
+fn plan_names_what_stands_against_a_reshard() {
+    let Some(servers) = start(3) else {
+        return;
+    };
+    let (two, three) = ([0, 1], [0, 1, 2]);
+    let (from, to) = (rendezvous(&servers, &two), rendezvous(&servers, &three));
+    let plan = |to: &Topology| reshard(&servers, to, ReshardOptions::new()).plan();
+    let missing = plan(&to).unwrap_err().to_string();
+    assert!(missing.contains("topology publish"), "{missing}");
+    publish(&servers, &two, &from);
+    fill(&servers, &two, &from, 400);
+    assert!(plan(&to).unwrap().is_possible());
+
+    // A client that follows no record, unless it is exempt.
+    let mut stranger = servers.connection(0);
+    let () = cmd("CLIENT")
+        .arg("SETNAME")
+        .arg("cron")
+        .query(&mut stranger)
+        .unwrap();
+    let mut new = servers.connection(2);
+    let () = cmd("CLIENT")
+        .arg("SETNAME")
+        .arg("cron")
+        .query(&mut new)
+        .unwrap();
+    let kinds = |options: ReshardOptions| -> Vec<(ReshardRefusalKind, String)> {
+        let plan = reshard(&servers, &to, options).plan().unwrap();
+        plan.refusals
+            .into_iter()
+            .map(|refusal| (refusal.kind, refusal.node))
+            .collect()
+    };
+    use ReshardRefusalKind::{Clients, Eviction, ForeignData, Memory, Unreachable};
+    let clients = [(Clients, "a".to_owned()), (Clients, "c".to_owned())];
+    assert_eq!(kinds(ReshardOptions::new()), clients);
+    let exempt = || ReshardOptions::new().with_administrator("cron");
+    assert_eq!(kinds(exempt()), []);
+
+    let config = |connection: &mut Connection, name: &str, value: &str| {
+        let () = cmd("CONFIG")
+            .arg("SET")
+            .arg(name)
+            .arg(value)
+            .query(connection)
+            .unwrap();
+    };
+    config(&mut new, "maxmemory-policy", "allkeys-lru");
+    assert_eq!(kinds(exempt()), [(Eviction, "c".into())]);
+    config(&mut new, "maxmemory-policy", "noeviction");
+    let info: String = cmd("INFO").arg("memory").query(&mut new).unwrap();
+    let used = info
+        .lines()
+        .find_map(|line| line.strip_prefix("used_memory:"))
+        .unwrap();
+    config(&mut new, "maxmemory", used);
+    assert_eq!(kinds(exempt()), [(Memory, "c".into())]);
+    config(&mut new, "maxmemory", "0");
+    let () = cmd("SET").arg("theirs").arg(1).query(&mut new).unwrap();
+    assert_eq!(kinds(exempt()), [(ForeignData, "c".into())]);
+    let refusal = reshard(&servers, &to, exempt()).run(|_| {}).unwrap_err();
+    assert!(refusal.to_string().contains("must be empty"), "{refusal}");
+    servers.kill(2);
+    assert_eq!(kinds(exempt()), [(Unreachable, "c".into())]);
+    let _: Value = cmd("PING").query(&mut stranger).unwrap();
+}
+
+#[test]
+fn mover_that_was_overtaken_stops_and_changes_nothing() {
+    let Some(servers) = start(3) else {
+        return;
+    };
+    let (two, three) = ([0, 1], [0, 1, 2]);
+    let (from, to) = (rendezvous(&servers, &two), rendezvous(&servers, &three));
+    publish(&servers, &two, &from);
+    fill(&servers, &two, &from, 500);
+    let before = all_keys(&servers, &two, &from);
+    let servers = Arc::new(servers);
+    let (others, target) = (Arc::clone(&servers), to.clone());
+    let is_done = Arc::new(AtomicBool::new(false));
+    // Another mover does all of it while the first one is about to publish its first batch.
+    let options = ReshardOptions::new().with_step_observer(move |step| {
+        if step.starts_with("publish-target") && !is_done.swap(true, Ordering::SeqCst) {
+            finish(&others, &target, ReshardOptions::new());
+        }
+        true
+    });
+    let error = reshard(&servers, &to, options).run(|_| {}).unwrap_err();
+    assert!(error.to_string().contains("this mover stops"), "{error}");
+    assert_same(&all_keys(&servers, &three, &to), &before, "");
+}
+
+/// A connection whose name says that it follows the record, whatever its epoch: what a client of the fleet is to the mover.
+fn follower(servers: &Servers, index: usize) -> Connection {
+    let mut connection = servers.connection(index);
+    let name = "test#rs.c.4000000000.1";
+    let () = cmd("CLIENT")
+        .arg("SETNAME")
+        .arg(name)
+        .query(&mut connection)
+        .unwrap();
+    connection
+}
+
+#[test]
+fn keys_that_are_made_and_deleted_until_the_fence_are_moved_as_they_are() {
+    let Some(servers) = start(2) else {
+        return;
+    };
+    let (one, other) = (rendezvous(&servers, &[0]), rendezvous(&servers, &[1]));
+    publish(&servers, &[0], &one);
+    fill(&servers, &[0], &one, 400);
+    let servers = Arc::new(servers);
+    let source = std::sync::Mutex::new(follower(&servers, 0));
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    // Before each closure, and between a closure and its fence, as clients do that have not heard of it yet. The third batch
+    // is copied a second time, and one of its keys is deleted in between.
+    let options = ReshardOptions::new().with_closure_goal(std::time::Duration::from_millis(1));
+    let options = options.with_step_observer(move |step| {
+        if step.starts_with("close") || step.starts_with("fence") {
+            let number = counted.load(Ordering::SeqCst);
+            if number == 12 {
+                return true;
+            }
+            counted.fetch_add(1, Ordering::SeqCst);
+            let mut pipe = redis::pipe();
+            for key in 0..20 {
+                pipe.cmd("SET")
+                    .arg(format!("new:{number}:{key}"))
+                    .arg(number)
+                    .ignore();
+                pipe.cmd("DEL")
+                    .arg(format!("key:{}", 20 * number + key))
+                    .ignore();
+            }
+            pipe.exec(&mut *source.lock().unwrap()).unwrap();
+        }
+        true
+    });
+    // What is deleted after it has moved would be a lost write; the source must not have it any more, so nothing happens.
+    finish(&servers, &other, options);
+    let found = keys(&mut servers.connection(1));
+    let calls = calls.load(Ordering::SeqCst);
+    assert!(calls >= 2);
+    let new = found.keys().filter(|key| key.starts_with("new:")).count();
+    let left = keys(&mut servers.connection(0)).len();
+    // Keys of units that had moved before stay where a client has wrongly written them; all others have moved.
+    assert_eq!(new + left, 20 * calls, "{left} left");
+    let first: Vec<&String> = found
+        .keys()
+        .filter(|key| key.starts_with("new:0:") || key.starts_with("new:1:"))
+        .collect();
+    assert_eq!(first.len(), 40);
+    let deleted = (0..40)
+        .filter(|key| found.contains_key(&format!("key:{key}")))
+        .count();
+    assert_eq!(deleted, 0);
+}
+
+#[test]
+fn batch_whose_connections_are_killed_at_any_step_is_copied_again() {
+    let Some(servers) = start(3) else {
+        return;
+    };
+    let servers = Arc::new(servers);
+    let (two, three) = ([0, 1], [0, 1, 2]);
+    let (from, to) = (rendezvous(&servers, &two), rendezvous(&servers, &three));
+    publish(&servers, &two, &from);
+    fill(&servers, &two, &from, 300);
+    let before = all_keys(&servers, &two, &from);
+    let (mut here, mut there) = ((two.to_vec(), from), (three.to_vec(), to));
+    for step in [
+        "close",
+        "fence",
+        "settle",
+        "clear",
+        "copy",
+        "compare",
+        "replicate",
+        "publish-target",
+        "publish-source",
+        "persist",
+        "sweep",
+    ] {
+        for victim in [0, 2] {
+            let killed = Arc::new(AtomicBool::new(false));
+            let (fired, others) = (Arc::clone(&killed), Arc::clone(&servers));
+            let options = ReshardOptions::new()
+                .with_administrator("killer")
+                .with_step_observer(move |now| {
+                    let is_it = now.starts_with(&format!("{step} a c"))
+                        || now.starts_with(&format!("{step} c a"));
+                    if is_it && !fired.swap(true, Ordering::SeqCst) {
+                        let mut connection = others.connection(victim);
+                        let () = cmd("CLIENT")
+                            .arg("SETNAME")
+                            .arg("killer")
+                            .query(&mut connection)
+                            .unwrap();
+                        let _: i64 = cmd("CLIENT")
+                            .arg("KILL")
+                            .arg("TYPE")
+                            .arg("normal")
+                            .query(&mut connection)
+                            .unwrap();
+                        let _: i64 = cmd("CLIENT")
+                            .arg("KILL")
+                            .arg("TYPE")
+                            .arg("pubsub")
+                            .query(&mut connection)
+                            .unwrap();
+                    }
+                    true
+                });
+            finish(&servers, &there.1, options);
+            assert!(killed.load(Ordering::SeqCst), "{step} was not reached");
+            let found = all_keys(&servers, &there.0, &there.1);
+            assert_same(
+                &found,
+                &before,
+                &format!("killed at {victim} before {step}"),
+            );
+            std::mem::swap(&mut here, &mut there);
+        }
+    }
+}
+
+#[test]
+fn target_that_takes_no_more_keys_ends_the_run_and_closes_nothing() {
+    let Some(servers) = start(2) else {
+        return;
+    };
+    let servers = Arc::new(servers);
+    let (one, other) = (rendezvous(&servers, &[0]), rendezvous(&servers, &[1]));
+    publish(&servers, &[0], &one);
+    fill(&servers, &[0], &one, 300);
+    let before = all_keys(&servers, &[0], &one);
+    let others = Arc::clone(&servers);
+    let limit = move |bytes: &str| {
+        let mut connection = follower(&others, 1);
+        let () = cmd("CONFIG")
+            .arg("SET")
+            .arg("maxmemory")
+            .arg(bytes)
+            .query(&mut connection)
+            .unwrap();
+    };
+    let full = limit.clone();
+    let options = ReshardOptions::new().with_step_observer(move |step| {
+        if step.starts_with("copy") {
+            full("1");
+        }
+        true
+    });
+    let error = reshard(&servers, &other, options).run(|_| {}).unwrap_err();
+    assert!(error.to_string().contains("give it more memory"), "{error}");
+    let status = reshard(&servers, &other, ReshardOptions::new())
+        .status()
+        .unwrap();
+    assert!(
+        status
+            .pairs
+            .iter()
+            .all(|pair| (pair.moved, pair.closed) == (0, 0)),
+        "{status}"
+    );
+    assert_same(&all_keys(&servers, &[0], &one), &before, "full");
+    limit("0");
+    finish(&servers, &other, ReshardOptions::new());
+    assert_same(&all_keys(&servers, &[1], &other), &before, "more memory");
+}
+
+#[test]
+fn target_that_is_emptied_before_it_was_told_gets_the_keys_again() {
+    let Some(servers) = start(2) else {
+        return;
+    };
+    let servers = Arc::new(servers);
+    let (one, other) = (rendezvous(&servers, &[0]), rendezvous(&servers, &[1]));
+    publish(&servers, &[0], &one);
+    fill(&servers, &[0], &one, 300);
+    let before = all_keys(&servers, &[0], &one);
+    let (others, fired) = (Arc::clone(&servers), AtomicBool::new(false));
+    let options = ReshardOptions::new().with_step_observer(move |step| {
+        if step.starts_with("publish-target") && !fired.swap(true, Ordering::SeqCst) {
+            others.restart(1);
+        }
+        true
+    });
+    let error = reshard(&servers, &other, options).run(|_| {}).unwrap_err();
+    assert!(error.to_string().contains("its record is gone"), "{error}");
+    finish(&servers, &other, ReshardOptions::new());
+    assert_same(&all_keys(&servers, &[1], &other), &before, "emptied");
+}
+
+#[test]
+fn keys_are_deleted_at_the_source_once_a_target_with_a_file_has_them() {
+    let builder = Servers::builder().option(["--enable-debug-command", "yes"]);
+    let Some(servers) = builder.option(["--appendonly", "yes"]).start(2) else {
+        return;
+    };
+    let servers = Arc::new(servers);
+    let (one, other) = (rendezvous(&servers, &[0]), rendezvous(&servers, &[1]));
+    publish(&servers, &[0], &one);
+    fill(&servers, &[0], &one, 100);
+    let before = all_keys(&servers, &[0], &one);
+    let published = Arc::new(std::sync::Mutex::new(None));
+    let swept = Arc::new(std::sync::Mutex::new(None));
+    let (first, second) = (Arc::clone(&published), Arc::clone(&swept));
+    let options = ReshardOptions::new().with_step_observer(move |step| {
+        if step.starts_with("publish-source") {
+            *first.lock().unwrap() = Some(std::time::Instant::now());
+        }
+        if step.starts_with("unlink a b") {
+            second
+                .lock()
+                .unwrap()
+                .get_or_insert_with(std::time::Instant::now);
+        }
+        true
+    });
+    finish(&servers, &other, options);
+    assert_same(&all_keys(&servers, &[1], &other), &before, "durable");
+    let waited = swept.lock().unwrap().unwrap() - published.lock().unwrap().unwrap();
+    assert!(waited.as_millis() >= 1900, "{waited:?}");
+}
