@@ -20,8 +20,8 @@ use crate::error::Error;
 use crate::observe::{ClientHealth, RequestSpan};
 use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, CommandOperation, NodePing, Operation, PipelineOperation, Request, RoutedCommand,
-    Router, ScriptCache, ScriptStore, Selection, Step, parse_one,
+    Answers, CommandOperation, NodePing, Operation, PipelineOperation, Request, Router,
+    ScriptCache, ScriptStore, Selection, Step, parse_one,
 };
 use crate::snapshot::{Latest, Snapshot, Variant};
 #[cfg(feature = "proxy")]
