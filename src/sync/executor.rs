@@ -227,7 +227,7 @@ impl Executor {
     }
 
     /// The deadline, from now, of a request that the server may hold back for `blocking`.
-    pub(super) fn deadline(&self, blocking: BlockingTime) -> Deadline {
+    pub(crate) fn deadline(&self, blocking: BlockingTime) -> Deadline {
         Deadline::of_request(&self.options, blocking)
     }
 
