@@ -355,41 +355,55 @@ impl Fate {
 #[derive(Default)]
 struct Order<'p> {
     /// Of those that are sent.
-    sent: HashSet<&'p [u8]>,
+    sent: KeysOf<'p>,
     /// Of those that are held.
-    held: HashSet<&'p [u8]>,
+    held: KeysOf<'p>,
     /// Of those that go key by key, and of those behind them.
-    behind: HashSet<&'p [u8]>,
-    /// True if a request is held that concerns all keys.
-    holds_all: bool,
+    behind: KeysOf<'p>,
+}
+
+/// The keys of some requests.
+#[derive(Default)]
+struct KeysOf<'p> {
+    keys: HashSet<&'p [u8]>,
+    /// True if one of the requests concerns all keys.
+    is_all: bool,
+}
+
+impl<'p> KeysOf<'p> {
+    /// True if one of the requests must stay before one with these keys, or with all.
+    fn is_before(&self, keys: &Keys<'p>, is_for_all: bool) -> bool {
+        self.is_all
+            || is_for_all && !self.keys.is_empty()
+            || keys.iter().any(|key| self.keys.contains(key))
+    }
 }
 
 impl<'p> Order<'p> {
     /// The fate of a request after those before it.
     fn keep(&mut self, fate: Fate, keys: &Keys<'p>) -> Fate {
-        let shares = |others: &HashSet<&[u8]>| keys.iter().any(|key| others.contains(key));
+        // A write without keys. What is sent and has none may be sent at any time.
+        let is_for_all = keys.is_empty() && matches!(fate, Fate::Held(_));
+        let is_after = |others: &KeysOf<'p>| others.is_before(keys, is_for_all);
+        let (sent, held) = (is_after(&self.sent), is_after(&self.held));
         let fate = match fate {
             // What is refused is not sent at all.
             Fate::Refused(_) => return fate,
-            _ if shares(&self.behind) => Fate::Behind,
-            Fate::KeyByKey if shares(&self.sent) || shares(&self.held) || self.holds_all => {
-                Fate::Behind
-            }
-            Fate::Held(_) => fate,
-            _ if self.holds_all || shares(&self.held) => Fate::Held(
+            _ if is_after(&self.behind) || held && sent => Fate::Behind,
+            Fate::KeyByKey if sent || held => Fate::Behind,
+            Fate::Held(_) if sent => Fate::Behind,
+            Fate::Send(_) if held => Fate::Held(
                 "a request before it has to wait, as keys are on the way to other nodes".into(),
             ),
             fate => fate,
         };
         let of_these = match fate {
-            Fate::Held(_) => {
-                self.holds_all |= keys.is_empty();
-                &mut self.held
-            }
+            Fate::Held(_) => &mut self.held,
             Fate::Behind | Fate::KeyByKey => &mut self.behind,
             Fate::Send(_) | Fate::Refused(_) => &mut self.sent,
         };
-        of_these.extend(keys.iter().copied());
+        of_these.keys.extend(keys.iter().copied());
+        of_these.is_all |= is_for_all;
         fate
     }
 }

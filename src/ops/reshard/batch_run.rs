@@ -1,7 +1,7 @@
 //! A batch of units: its steps, carried out, and what is done when one of them fails. The order and the consequences of
 //! failures are decided by `batch`.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::batch::{AfterFailure, BatchStep};
 use super::copy::{BatchKeys, Key, Reading, copy, unlink, verify};
@@ -29,6 +29,8 @@ struct Batch {
     bytes: u64,
     /// When the units were closed.
     closed_at: Instant,
+    /// How long it took until nothing was written to them any more.
+    fenced_after: Duration,
 }
 
 impl Source<'_, '_> {
@@ -48,6 +50,7 @@ impl Source<'_, '_> {
             },
             bytes: 0,
             closed_at: Instant::now(),
+            fenced_after: Duration::ZERO,
         };
         let mut attempts_left = ATTEMPTS;
         let mut step = BatchStep::FIRST;
@@ -110,6 +113,7 @@ impl Source<'_, '_> {
             }
             BatchStep::Settle => {
                 self.settle_events()?;
+                batch.fenced_after = batch.closed_at.elapsed();
                 batch.keys.keys = self.index.keys_until(batch.pair, batch.until).keys;
                 Ok(())
             }
@@ -187,7 +191,7 @@ impl Source<'_, '_> {
             let bytes = batch.keys.sizes.get(key).copied().unwrap_or_default();
             bytes + super::batch_size::KEY_OVERHEAD
         });
-        self.size.closed_for(size.sum(), closed);
+        self.size.closed_for(size.sum(), batch.fenced_after, closed);
         self.index.moved(batch.pair, batch.until);
         let keys = std::mem::take(&mut batch.keys.keys);
         let Some(pair) = self.pairs.get_mut(batch.pair) else {

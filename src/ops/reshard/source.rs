@@ -25,6 +25,9 @@ const SCAN_COUNT: &str = "1000";
 /// Number of keys whose sizes are asked for before a batch. A batch has no more, unless a unit has.
 const SIZED_AT_ONCE: usize = 20_000;
 
+/// How often a scan is begun again because a connection broke.
+const SCAN_ATTEMPTS: u32 = 3;
+
 /// How often a pause is looked for while the mover waits.
 const TURN: Duration = Duration::from_millis(20);
 
@@ -100,16 +103,15 @@ impl<'s, 'o> Source<'s, 'o> {
             size: BatchSize::new(session.options.closure_goal),
         };
         let moved = source.move_all();
-        match &moved {
-            // As if it were killed.
-            Err(fault) if fault.of_step().is_none() => moved,
-            // The failure is what matters; the former configuration is remembered at the node.
-            Err(_) => {
-                let _ = put_back(&mut source.link);
-                moved
-            }
-            Ok(()) => put_back(&mut source.link),
+        // A mover that is stopped as if it were killed puts nothing back.
+        if moved.as_ref().is_err_and(|fault| fault.of_step().is_none()) {
+            return moved;
         }
+        // Over a connection of its own, as the others may have broken.
+        let link = session.connect(node);
+        let put_back = link.and_then(|mut link| put_back(&mut link));
+        // The first failure is what matters; the former configuration is remembered at the node.
+        moved.and(put_back)
     }
 
     /// Moves the pairs, one after another.
@@ -133,7 +135,13 @@ impl<'s, 'o> Source<'s, 'o> {
         let (target, position) = (pair.target, pair.position);
         let mut link = self.session.connect(target)?;
         if pair.moved < UNITS {
-            let leftovers = self.leftovers(&mut link, position, pair.moved)?;
+            let leftovers = match self.leftovers(&mut link, position, pair.moved) {
+                Err(fault) if fault.is_broken() => {
+                    link = self.session.reconnect(target, &link)?;
+                    self.leftovers(&mut link, position, pair.moved)?
+                }
+                other => other?,
+            };
             if let Some(pair) = self.pairs.get_mut(number) {
                 pair.leftovers = leftovers;
             }
@@ -166,6 +174,19 @@ impl<'s, 'o> Source<'s, 'o> {
 
     /// Fills the index. What the node says of new keys meanwhile is added, so that it is complete whenever a key was made.
     pub(super) fn scan(&mut self) -> Result<(), Fault> {
+        for _ in 0..SCAN_ATTEMPTS {
+            match self.scan_once() {
+                Err(fault) if fault.is_broken() => {
+                    self.link = self.session.reconnect(self.node, &self.link)?;
+                    self.events = KeyEvents::open(self.session, self.node)?;
+                }
+                other => return other,
+            }
+        }
+        self.scan_once()
+    }
+
+    fn scan_once(&mut self) -> Result<(), Fault> {
         self.index.clear();
         let mut stale: Vec<Vec<Key>> = self.pairs.iter().map(|_| Vec::new()).collect();
         let mut cursor = "0".to_owned();
@@ -258,6 +279,8 @@ impl<'s, 'o> Source<'s, 'o> {
 
     /// Replaces the connection for events. New keys may have been missed meanwhile.
     pub(super) fn reopen_events(&mut self) -> Result<(), Fault> {
+        // Waits for the node if it is being restarted.
+        self.link = self.session.reconnect(self.node, &self.link)?;
         self.events = KeyEvents::open(self.session, self.node)?;
         self.scan()
     }
@@ -266,7 +289,13 @@ impl<'s, 'o> Source<'s, 'o> {
     /// they are known.
     pub(super) fn choose(&mut self, pair: usize) -> Result<(u32, Vec<(Key, u64)>), Fault> {
         let keys = self.index.peek(pair, SIZED_AT_ONCE);
-        let bytes = sizes(&mut self.link, &keys)?;
+        let bytes = match sizes(&mut self.link, &keys) {
+            Err(fault) if fault.is_broken() => {
+                self.link = self.session.reconnect(self.node, &self.link)?;
+                sizes(&mut self.link, &keys)?
+            }
+            other => other?,
+        };
         let sized: Vec<(Key, u64)> = keys.into_iter().zip(bytes).collect();
         // In the order of the index, which has no two keys alike.
         let mut known = sized.iter();

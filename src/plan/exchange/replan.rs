@@ -78,9 +78,13 @@ impl<R: ReplyBuffer> Exchange<R> {
         if !node.is_behind {
             return false;
         }
-        let own = self.first_command(node);
+        let (first, last) = (self.first_command(node), node.last_command());
         let mut others = self.nodes.iter().filter(|other| !other.is_final());
-        others.any(|other| self.first_command(other) < own)
+        others.any(|other| match other.is_behind {
+            // One of them begins.
+            true => self.first_command(other) < first,
+            false => self.first_command(other) < last,
+        })
     }
 
     /// The number, within the batch, of the first command that may still be sent.
@@ -247,6 +251,11 @@ impl<R: ReplyBuffer> NodeExchange<R> {
             _ => false,
         };
         is_held
+    }
+
+    /// The number, within the batch, of the last command.
+    fn last_command(&self) -> Option<u32> {
+        self.request.slots.last().map(|slot| slot.command)
     }
 
     /// Number of the first request that may be sent again.

@@ -143,6 +143,8 @@ struct Fleet {
     /// Number of requests that were refused, as they were planned by an older state.
     superseded: usize,
     reloads: usize,
+    /// What was sent for the last request.
+    log: Vec<String>,
 }
 
 impl Fleet {
@@ -157,6 +159,7 @@ impl Fleet {
             clock: beginning(),
             superseded: 0,
             reloads: 0,
+            log: Vec::new(),
         }
     }
 
@@ -330,9 +333,13 @@ impl Fleet {
             match exchange.poll(self.clock) {
                 ExchangeStep::Send => {
                     let attempts: Vec<_> = exchange.attempts().collect();
-                    let answers = attempts
-                        .iter()
-                        .map(|attempt| self.serve(attempt.request, used));
+                    let answers = attempts.iter().map(|attempt| {
+                        let answers = self.serve(attempt.request, used);
+                        let sent = super::text::show_request(attempt.request);
+                        self.log
+                            .push(format!("{used}/{} {sent} -> {answers:?}", self.now));
+                        answers
+                    });
                     let answers = answers.collect();
                     drop(attempts);
                     exchange.handle(answers);
@@ -363,6 +370,7 @@ impl Fleet {
 
     /// Runs a pipeline and returns the result of each command; for a transaction those of its commands.
     fn pipeline(&mut self, text: &str) -> Vec<Result<Value, Error>> {
+        self.log.clear();
         let began = self.known;
         let router = self.states[began].router.clone();
         let scripts = Scripts::default();
@@ -495,7 +503,7 @@ proptest! {
                     continue;
                 }
                 let reply = reply.map_err(|error| error.to_string());
-                prop_assert_eq!(reply, Ok(expected), "{:?} of {}", command, texts.join("; "));
+                prop_assert_eq!(reply, Ok(expected), "{:?} of {}: {:#?}", command, texts.join("; "), fleet.log);
             }
         }
         let mut held: HashMap<&str, Vec<String>> = HashMap::new();
