@@ -194,6 +194,9 @@ impl Source<'_, '_> {
         self.size.closed_for(size.sum(), batch.fenced_after, closed);
         self.index.moved(batch.pair, batch.until);
         let keys = std::mem::take(&mut batch.keys.keys);
+        for key in &keys {
+            self.sizes.remove(key);
+        }
         let Some(pair) = self.pairs.get_mut(batch.pair) else {
             return;
         };
