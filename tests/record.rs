@@ -509,7 +509,11 @@ fn record_that_was_written_to_another_server_is_sealed_again() {
     };
     let client = agreed(&topology).build().unwrap();
     for key in keys(&topology) {
-        let () = cmd("SET").arg(key).arg(1).query(&mut client.clone()).unwrap();
+        let () = cmd("SET")
+            .arg(key)
+            .arg(1)
+            .query(&mut client.clone())
+            .unwrap();
     }
     // As after a restart from a snapshot.
     let mut node = servers.connection(1);
@@ -518,7 +522,9 @@ fn record_that_was_written_to_another_server_is_sealed_again() {
     let (text, _) = record.split_once("seal").unwrap();
     let copied = format!("{text}seal \"of-another-server\"\n");
     let () = cmd("SET").arg(RECORD).arg(copied).query(&mut node).unwrap();
-    wait_for("the seal", || states(&topology) == [RecordState::Current; 3]);
+    wait_for("the seal", || {
+        states(&topology) == [RecordState::Current; 3]
+    });
     let sealed: String = cmd("GET").arg(RECORD).query(&mut node).unwrap();
     assert_eq!(sealed, record);
 }
