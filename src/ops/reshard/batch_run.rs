@@ -75,7 +75,7 @@ impl Source<'_, '_> {
                     step
                 }
                 AfterFailure::Repeat => {
-                    self.tell_repeated(&batch, &fault);
+                    self.notify_repeated(&batch, &fault);
                     match self.replace_links(&batch, target) {
                         Ok(()) => BatchStep::FIRST,
                         Err(fault) => return Err(self.give_up(&batch, target, fault)),
@@ -201,7 +201,7 @@ impl Source<'_, '_> {
         pair.leftovers = pair.leftovers.split_off(&(batch.until, Key::default()));
         let count = keys.len();
         pair.sweeps.add(Instant::now(), keys);
-        self.session.tell(ReshardEvent::Batch {
+        self.session.notify(ReshardEvent::Batch {
             source: self.node.name.clone(),
             target: pair.target.name.clone(),
             units: batch.until.min(UNITS),
@@ -257,12 +257,12 @@ impl Source<'_, '_> {
         fault
     }
 
-    fn tell_repeated(&self, batch: &Batch, fault: &Fault) {
+    fn notify_repeated(&self, batch: &Batch, fault: &Fault) {
         let target = self
             .pairs
             .get(batch.pair)
             .map(|pair| pair.target.name.clone());
-        self.session.tell(ReshardEvent::Repeated {
+        self.session.notify(ReshardEvent::Repeated {
             source: self.node.name.clone(),
             target: target.unwrap_or_default(),
             cause: fault.error.to_string(),

@@ -79,8 +79,11 @@ impl<'s, 'o> Source<'s, 'o> {
                 node.progress(&node.name, &target.name),
                 target.progress(&node.name, &target.name),
             );
-            if resumption.tells_source {
-                session.step(&format!("tell-source {} {}", node.name, target.name))?;
+            if resumption.source_is_behind {
+                session.step(&format!(
+                    "publish-source-again {} {}",
+                    node.name, target.name
+                ))?;
                 publish_moved(session, node, &mut link, node, target, resumption.moved)?;
             }
             pairs.push(Pair {
@@ -117,7 +120,7 @@ impl<'s, 'o> Source<'s, 'o> {
     /// Moves the pairs, one after another.
     fn move_all(&mut self) -> Result<(), Fault> {
         self.scan()?;
-        self.tell_counts();
+        self.notify_counts();
         for pair in 0..self.pairs.len() {
             self.move_pair(pair)?;
             if self.session.stops() {
@@ -164,7 +167,7 @@ impl<'s, 'o> Source<'s, 'o> {
             .get(number)
             .is_some_and(|pair| pair.moved >= UNITS)
         {
-            self.session.tell(ReshardEvent::PairDone {
+            self.session.notify(ReshardEvent::PairDone {
                 source: self.node.name.clone(),
                 target: target.name.clone(),
             });
@@ -410,11 +413,11 @@ impl<'s, 'o> Source<'s, 'o> {
         Ok(())
     }
 
-    fn tell_counts(&self) {
+    fn notify_counts(&self) {
         let keys = self.pairs.iter().enumerate();
         let keys = keys.map(|(number, pair)| (pair.target.name.clone(), self.index.count(number)));
         let keys = keys.filter(|(_, count)| *count > 0);
-        self.session.tell(ReshardEvent::Scanned {
+        self.session.notify(ReshardEvent::Scanned {
             source: self.node.name.clone(),
             keys: keys.collect(),
         });

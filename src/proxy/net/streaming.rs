@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::aio::Shared;
 use crate::aio::peek::Duplex;
-use crate::aio::reconnecting::Connector;
+use crate::aio::connector::Connector;
 use crate::endpoint::PrimaryVersion;
 use crate::observe::NodeObserver;
 use crate::plan::{
