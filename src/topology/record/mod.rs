@@ -55,12 +55,15 @@ pub(crate) use self::view::{FollowedFleet, Learned, RecordView, Repair};
 pub(crate) const RECORD_DB: i64 = 15;
 
 /// The key of the record.
+#[cfg(test)]
 pub(crate) const RECORD_KEY: &str = "redis-sharding:record";
 
 /// The key of the text of the topology in force.
+#[cfg(test)]
 pub(crate) const TOPOLOGY_KEY: &str = "redis-sharding:topology";
 
 /// The key of the text of the topology that a reshard leads to.
+#[cfg(test)]
 pub(crate) const TARGET_KEY: &str = "redis-sharding:target";
 
 /// What the names of all these keys begin with, for those who want to be told of changes.
