@@ -160,7 +160,8 @@ impl<'s, 'o> Source<'s, 'o> {
             .is_some_and(|pair| pair.moved < UNITS)
             && !self.session.stops()
         {
-            sent += self.move_batch(number, &mut link)?;
+            let moved = self.move_batch(number, &mut link);
+            sent += moved.map_err(Fault::without_retry)?;
             self.sweep_due(number, &mut link)?;
             self.slow_down(start, sent)?;
         }
