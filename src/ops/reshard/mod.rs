@@ -270,13 +270,6 @@ fn mover_id() -> Arc<str> {
     format!("m-{id:016x}").into()
 }
 
-/// The id of a mover, in records and names of connections. Each run has another one: two of them must never take each other's
-/// connections for their own.
-fn new_id() -> Arc<str> {
-    let id: u64 = rand::random();
-    format!("m-{id:016x}").into()
-}
-
 /// Refuses a reshard that cannot work.
 fn check(plan: &ReshardPlan) -> Result<(), Error> {
     match plan.refusals.first() {

@@ -68,7 +68,7 @@ impl KnownNode {
             );
         }
         let is_known = [all.from, all.to].contains(&record.topology);
-        if !is_known && !(record.is_retired && !self.is_old) {
+        if !is_known && (self.is_old || !record.is_retired) {
             return refuse(format!(
                 "its record has the topology {:016x}, and the fleet has {:016x}; is it a node of another fleet? \
                  `redis-sharding topology retire` removes the record of a node that is not used any more",
