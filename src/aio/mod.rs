@@ -37,7 +37,7 @@
 //!
 //! * `shared`: `Shared`, the state that all handles of one client have in common.
 //! * `executor`: `Executor`, sends each node its requests, then waits for all replies. `node_connections`: the connections
-//!   to one node.
+//!   to one node; `acquired`: that of one request; `reload`: what goes on by a newer topology.
 //! * `reconnecting`: `ReconnectingConnection`, a node's shared connection; `connector`: `Connector`, how a connection
 //!   is made; `connect`: its socket and its handshake.
 //! * `exclusive_pool`: `ExclusivePool`, connections lent to one user at a time; `leased_exchange`: requests over one that
@@ -70,6 +70,7 @@
 //! from it for one second.
 
 #[cfg(feature = "bb8")]
+mod acquired;
 mod bb8;
 mod build;
 mod client;
@@ -94,6 +95,7 @@ pub(crate) mod peek;
 mod pub_sub_connection;
 mod pubsub;
 pub(crate) mod reconnecting;
+mod reload;
 mod scan;
 mod shared;
 mod subscriber;

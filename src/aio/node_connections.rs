@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use redis::ProtocolVersion;
 use redis::Value;
 
+use crate::aio::acquired::Acquired;
 use crate::aio::connector::Connector;
 use crate::aio::driver::WriteCoalescing;
-use crate::aio::exclusive_pool::{ExclusivePool, Lease};
+use crate::aio::exclusive_pool::ExclusivePool;
 use crate::aio::in_flight::ReplyChannel;
-use crate::aio::multiplexed::MultiplexedConnection;
 use crate::aio::reconnecting::ReconnectingConnection;
 use crate::command::BlockingTime;
 use crate::config::Settings;
@@ -69,38 +69,6 @@ impl OfEndpoint for NodeConnections {
 impl ServerConnections for NodeConnections {
     fn is_down(&self) -> bool {
         !self.exclusive.connector.backoff.is_due()
-    }
-}
-
-/// A connection to send one request on.
-enum Acquired {
-    /// Used by many tasks at once; never closed by one of them.
-    Shared(Arc<MultiplexedConnection>),
-    /// Used by this request only.
-    Exclusive(Lease),
-}
-
-impl Acquired {
-    /// The connection.
-    fn connection(&self) -> &MultiplexedConnection {
-        match self {
-            Self::Shared(connection) => connection,
-            Self::Exclusive(lease) => &lease.connection,
-        }
-    }
-
-    /// Gives it back: all replies have come.
-    fn release(self) {
-        if let Self::Exclusive(lease) = self {
-            lease.release();
-        }
-    }
-
-    /// Gives it up: not all replies have come. A shared connection discards late replies by itself.
-    fn discard(self, cause: &Cause) {
-        if let Self::Exclusive(lease) = self {
-            lease.discard(cause);
-        }
     }
 }
 

@@ -45,9 +45,10 @@
 //! Only subscribers start threads; a fan-out needs none. Nothing here decides which command goes where, what
 //! its reply means or what may be sent again: that is `plan`, for the client on tokio as well.
 
-#[cfg(feature = "tokio-comp")]
 mod async_client;
 mod build;
+#[cfg(feature = "tokio-comp")]
+mod call;
 mod client;
 mod client_pubsub;
 mod connection;
@@ -63,6 +64,7 @@ mod pub_sub_connection;
 mod pubsub;
 #[cfg(feature = "r2d2")]
 mod r2d2;
+mod reload;
 mod scan;
 mod shared;
 mod subscriber;
