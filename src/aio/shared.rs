@@ -177,7 +177,8 @@ impl Shared {
         let routed = self.router.route_at(node, args);
         let span = RequestSpan::command(&self.router, self.db, args, routed.as_ref());
         let routed = span.end(routed)?;
-        if routed.direct(self.executor.options.read_from).is_some() {
+        let is_direct = routed.direct(self.executor.options.read_from).is_some();
+        if is_direct && !self.router.is_moving() {
             let write = |out: &mut Vec<u8>| out.extend_from_slice(packed);
             let deadline = self.executor.deadline(routed.blocking);
             let called = self

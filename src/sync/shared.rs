@@ -125,7 +125,8 @@ impl Shared {
         let span = RequestSpan::command(&self.router, self.db, &args, routed.as_ref());
         let _entered = span.enter();
         let routed = span.end(routed)?;
-        if routed.direct(self.executor.options.read_from).is_some() {
+        let is_direct = routed.direct(self.executor.options.read_from).is_some();
+        if is_direct && !self.router.is_moving() {
             return span.end(self.call(node, packed, &args, &routed, false));
         }
         let args = &args;

@@ -40,7 +40,7 @@ impl<R: ReplyBuffer> Exchange<R> {
             if node.request.is_pinned {
                 continue;
             }
-            let fates = newest.fates(&node.request, 0, true);
+            let fates = newest.fates(&node.request, 0, self.placing);
             match &fates[..] {
                 [] => {}
                 [(Fate::Send(to), _)] if *to == node.request.node => {}
@@ -72,6 +72,33 @@ impl<R: ReplyBuffer> Exchange<R> {
         });
     }
 
+    /// True if requests are held behind others that are not final.
+    fn is_behind(&self, index: usize) -> bool {
+        let node = &self.nodes[index];
+        if !node.is_behind {
+            return false;
+        }
+        let (first, last) = (self.first_command(node), node.last_command());
+        let mut others = self.nodes.iter().filter(|other| !other.is_final());
+        others.any(|other| match other.is_behind {
+            // One of them begins.
+            true => self.first_command(other) < first,
+            false => self.first_command(other) < last,
+        })
+    }
+
+    /// The number, within the batch, of the first command that may still be sent.
+    fn first_command(&self, node: &NodeExchange<R>) -> Option<u32> {
+        let whole = node
+            .key_by_key
+            .and_then(|id| self.nodes.get(self.key_by_key.get(id)?.parent));
+        let slot = match whole {
+            Some(whole) => whole.request.slots.first(),
+            None => node.request.slots.get(node.first_unanswered()),
+        };
+        slot.map(|slot| slot.command)
+    }
+
     /// Plans by the newest topology what may still be sent. `now` is the time.
     pub(crate) fn replan(&mut self, newest: &Newest<'_>, now: Instant) {
         if newest.is_newer {
@@ -79,11 +106,11 @@ impl<R: ReplyBuffer> Exchange<R> {
             self.living = LivingNodes::none();
         }
         for index in 0..self.nodes.len() {
-            let is_first = self.nodes[..index].iter().all(NodeExchange::is_final);
+            let is_behind = self.is_behind(index);
             let looks = self.looks;
             let node = &mut self.nodes[index];
             let is_due = match node.state {
-                State::Held => is_first || !node.is_behind,
+                State::Held => !is_behind,
                 State::Unblocked if newest.is_newer && newest.follows_record => {
                     node.answers = Answers::default();
                     true
@@ -100,8 +127,9 @@ impl<R: ReplyBuffer> Exchange<R> {
             if !is_due || node.request.is_pinned {
                 continue;
             }
+            node.is_behind = false;
             let first = node.first_unanswered();
-            let fates = newest.fates(&node.request, first, self.is_routed);
+            let fates = newest.fates(&node.request, first, self.placing);
             self.apply(index, first, fates, newest);
         }
         self.limit_moved_blocking(newest, now);
@@ -165,7 +193,7 @@ impl<R: ReplyBuffer> Exchange<R> {
         };
         self.key_by_key.push(command);
         let id = self.key_by_key.len() - 1;
-        for (fate, numbers) in newest.fates(&each, 0, true) {
+        for (fate, numbers) in newest.fates(&each, 0, self.placing) {
             let mut next = NodeExchange {
                 retries,
                 key_by_key: Some(id),
@@ -225,6 +253,11 @@ impl<R: ReplyBuffer> NodeExchange<R> {
         is_held
     }
 
+    /// The number, within the batch, of the last command.
+    fn last_command(&self) -> Option<u32> {
+        self.request.slots.last().map(|slot| slot.command)
+    }
+
     /// Number of the first request that may be sent again.
     fn first_unanswered(&self) -> usize {
         match &self.rest {
@@ -268,8 +301,10 @@ impl<R: ReplyBuffer> NodeExchange<R> {
         if is_on_its_way && current == Some(to) {
             if let Some(rest) = &mut self.rest {
                 rest.1.moved = Some(Arc::clone(&moved));
+                rest.1.keep_all_replies();
             }
             self.request.moved = Some(moved);
+            self.request.keep_all_replies();
             return;
         }
         self.address(to, newest);
