@@ -91,8 +91,6 @@ pub struct Reshard {
     fleet: Fleet,
     to: Topology,
     options: ReshardOptions,
-    /// The id of this mover, in records and names of connections.
-    id: Arc<str>,
     paused: Arc<AtomicBool>,
 }
 
@@ -116,12 +114,10 @@ impl Reshard {
     ///
     /// [`Config`](crate::ErrorKind::Config) as for [`Builder::build`].
     pub fn new(fleet: Builder, to: Topology, options: ReshardOptions) -> Result<Self, Error> {
-        let id: u64 = rand::random();
         Ok(Self {
             fleet: Fleet::new(fleet)?,
             to,
             options,
-            id: format!("m-{id:016x}").into(),
             paused: Arc::default(),
         })
     }
@@ -133,8 +129,9 @@ impl Reshard {
     /// If no node of the fleet has a record, or the topologies do not fit together. A node that cannot be reached is a
     /// [refusal](ReshardPlan::refusals).
     pub fn plan(&self) -> Result<ReshardPlan, Error> {
-        let mut view = View::read(&self.fleet, &self.to, &self.id)?;
-        Ok(survey::survey(&mut view, &self.id, &self.options))
+        let id = mover_id();
+        let mut view = View::read(&self.fleet, &self.to, &id)?;
+        Ok(survey::survey(&mut view, &id, &self.options))
     }
 
     /// Moves the keys, or goes on with a reshard to the same topology that was paused or whose mover was stopped. Calls
@@ -148,12 +145,13 @@ impl Reshard {
         &self,
         mut listener: impl FnMut(ReshardEvent) + Send,
     ) -> Result<ReshardOutcome, Error> {
-        let mut view = View::read(&self.fleet, &self.to, &self.id)?;
+        let id = mover_id();
+        let mut view = View::read(&self.fleet, &self.to, &id)?;
         // A reshard under way is not sampled again: its new nodes have keys.
         let stage = match view.stage() {
             Ok(stage @ (Stage::UnderWay | Stage::Finishing | Stage::Finished)) => stage,
             Ok(stage @ Stage::NotBegun) => {
-                check(&survey::survey(&mut view, &self.id, &self.options))?;
+                check(&survey::survey(&mut view, &id, &self.options))?;
                 stage
             }
             Err(error) => return Err(error),
@@ -161,7 +159,7 @@ impl Reshard {
         if stage == Stage::Finished {
             return Ok(ReshardOutcome::Finished);
         }
-        let session = self.session(view, &mut listener)?;
+        let session = self.session(view, id, &mut listener)?;
         session.kill_other_movers()?;
         if stage != Stage::Finishing {
             session.announce()?;
@@ -180,7 +178,7 @@ impl Reshard {
     ///
     /// If a node cannot be reached, or belongs to another fleet.
     pub fn status(&self) -> Result<ReshardStatus, Error> {
-        ReshardStatus::of(&View::read(&self.fleet, &self.to, &self.id)?)
+        ReshardStatus::of(&View::read(&self.fleet, &self.to, &mover_id())?)
     }
 
     /// Stops a [`run`](Self::run) in another thread at the next boundary between two batches, and every later run of this
@@ -201,12 +199,13 @@ impl Reshard {
     /// [`Config`](crate::ErrorKind::Config) if keys have moved: then the reshard must be finished, and another one leads back.
     /// If a node cannot be reached.
     pub fn abort(&self) -> Result<(), Error> {
-        let view = View::read(&self.fleet, &self.to, &self.id)?;
+        let id = mover_id();
+        let view = View::read(&self.fleet, &self.to, &id)?;
         if view.stage()? == Stage::NotBegun {
             return Err(Error::config("no reshard to this topology is under way"));
         }
         let mut listener = |_: ReshardEvent| {};
-        let session = self.session(view, &mut listener)?;
+        let session = self.session(view, id, &mut listener)?;
         session.kill_other_movers()?;
         session.check_nothing_moved()?;
         session.reopen_all()?;
@@ -219,6 +218,7 @@ impl Reshard {
     fn session<'s>(
         &'s self,
         mut view: View,
+        id: Arc<str>,
         listener: &'s mut (dyn FnMut(ReshardEvent) + Send),
     ) -> Result<Session<'s>, Error> {
         let known = view.known()?;
@@ -226,7 +226,7 @@ impl Reshard {
         let term = next_term(records);
         let from = view.fingerprints().from;
         let may_do = |step: &str| self.options.may_do(step);
-        let records = life::claim(&mut view.nodes, from, term, &self.id, may_do)?;
+        let records = life::claim(&mut view.nodes, from, term, &id, may_do)?;
         let nodes = view.nodes.into_iter().zip(records).map(|(node, record)| {
             Ok(SessionNode {
                 facts: node.reply?.facts,
@@ -244,7 +244,7 @@ impl Reshard {
             both: view.both,
             db: view.db,
             name: MoverName {
-                id: Arc::clone(&self.id),
+                id,
                 epoch: RecordEpoch::new(term, 0),
             },
             options: &self.options,
@@ -254,6 +254,13 @@ impl Reshard {
             listener: Mutex::new(listener),
         })
     }
+}
+
+/// The id of a mover, in records and names of connections. Each run has its own: what an earlier one has sent over a
+/// connection that it has given up may still be on its way, and is ended as that of any other mover.
+fn mover_id() -> Arc<str> {
+    let id: u64 = rand::random();
+    format!("m-{id:016x}").into()
 }
 
 /// Refuses a reshard that cannot work.

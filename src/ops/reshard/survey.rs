@@ -1,8 +1,12 @@
 //! Looking at all nodes for a plan. Nothing is changed.
 
+use std::thread;
+use std::time::Duration;
+
 use super::copy::{Key, sizes};
 use super::fault::Fault;
 use super::fence::{Exempt, ServerClient};
+use super::link::Link;
 use super::options::ReshardOptions;
 use super::plan::{PlannedNode, ReshardPlan, ReshardRefusal, ReshardRefusalKind, Sample};
 use super::records::{Stage, stage};
@@ -12,6 +16,12 @@ use crate::error::KeyText;
 
 /// Number of clients that a refusal names.
 const CLIENTS_NAMED: usize = 8;
+
+/// Number of looks at a client that shows no name.
+const HANDSHAKE_LOOKS: usize = 5;
+
+/// Time between two of them.
+const HANDSHAKE_PAUSE: Duration = Duration::from_millis(50);
 
 /// Looks at all nodes.
 pub(super) fn survey(view: &mut View, mover: &str, options: &ReshardOptions) -> ReshardPlan {
@@ -172,16 +182,8 @@ fn check_node(
         );
         refuse(plan, Unowned, &name, text);
     }
-    match reply.link.text(&["CLIENT", "LIST"]) {
-        Ok(list) => {
-            let clients = ServerClient::list(&list);
-            let foreign = clients.iter().filter(|client| client.is_foreign(exempt));
-            let foreign: Vec<String> = foreign
-                .map(|client| match &*client.name {
-                    "" => client.address.clone(),
-                    name => format!("{} ({name})", client.address),
-                })
-                .collect();
+    match foreign_clients(&mut reply.link, exempt) {
+        Ok(foreign) => {
             if !foreign.is_empty() {
                 let named = foreign.get(..CLIENTS_NAMED).unwrap_or(&foreign).join(", ");
                 let text = format!(
@@ -194,6 +196,32 @@ fn check_node(
         }
         Err(fault) => refuse(plan, Unreachable, &name, fault.error.to_string()),
     }
+}
+
+/// The addresses of clients that follow no record, and their names. One that has just connected has no name yet, so each
+/// has a moment to show one.
+fn foreign_clients(link: &mut Link, exempt: &Exempt<'_>) -> Result<Vec<String>, Fault> {
+    let mut foreign: Option<Vec<ServerClient>> = None;
+    for look in 0..HANDSHAKE_LOOKS {
+        if look > 0 {
+            thread::sleep(HANDSHAKE_PAUSE);
+        }
+        let mut clients = ServerClient::list(&link.text(&["CLIENT", "LIST"])?);
+        clients.retain(|client| client.is_foreign(exempt));
+        if let Some(before) = &foreign {
+            clients.retain(|client| before.iter().any(|known| known.id == client.id));
+        }
+        let is_none = clients.is_empty();
+        foreign = Some(clients);
+        if is_none {
+            break;
+        }
+    }
+    let text = |client: &ServerClient| match &*client.name {
+        "" => client.address.clone(),
+        name => format!("{} ({name})", client.address),
+    };
+    Ok(foreign.unwrap_or_default().iter().map(text).collect())
 }
 
 /// Says where keys get onto disk later than before, or not at all.
