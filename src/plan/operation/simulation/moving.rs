@@ -136,6 +136,8 @@ struct Fleet {
     known: usize,
     /// The values that each node has of each key.
     lists: HashMap<(String, Vec<u8>), Vec<String>>,
+    /// True if FLUSHALL deletes keys.
+    deletes: bool,
     random: u64,
     /// Of 16, how often the reshard advances.
     pace: u64,
@@ -154,6 +156,7 @@ impl Fleet {
             now: 0,
             known: 0,
             lists: HashMap::new(),
+            deletes: false,
             random: seed | 1,
             pace,
             clock: beginning(),
@@ -278,6 +281,9 @@ impl Fleet {
                 let mut keys = KEYS.iter();
                 let closed = keys.find(|key| is_closed(key) && source(key));
                 assert_eq!(closed, None, "FLUSHALL while keys are on the way");
+                if self.deletes {
+                    self.lists.retain(|(at, _), _| at != node);
+                }
                 return Value::Okay;
             }
             _ => &args[1..],
@@ -537,6 +543,29 @@ proptest! {
                 let reply = fleet.command(&format!("RPUSH {name} x"));
                 let expected = Ok(Value::Int(lengths[key]));
                 prop_assert_eq!(reply.map_err(|error| error.to_string()), expected);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(400) })]
+
+    #[test]
+    fn flushall_while_keys_move_leaves_none_of_those_before_it(
+        seed in any::<u64>(),
+        pace in 1_u64..16,
+    ) {
+        let mut fleet = Fleet::new(SplitWrites::Allowed, seed, pace);
+        fleet.deletes = true;
+        for _ in 0..8 {
+            for key in KEYS {
+                fleet.command(&format!("RPUSH {key} x")).expect("written");
+            }
+            fleet.log.clear();
+            // If a node has joined or left since it was planned, it is to be repeated.
+            if fleet.command("FLUSHALL").is_ok() {
+                prop_assert!(fleet.lists.is_empty(), "{:?}: {:#?}", fleet.lists, fleet.log);
             }
         }
     }
