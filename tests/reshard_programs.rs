@@ -840,6 +840,8 @@ fn subscriptions_go_on() {
     let mover = fleet.start_mover(&stops);
     for stop in stops {
         mover.wait_at(stop);
+        // Messages are missed until the subscriptions of channels that have moved are made again.
+        thread::sleep(A_WHILE);
         publish(&mut subscriber, &mut program, stop);
         mover.go_on();
     }

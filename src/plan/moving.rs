@@ -31,6 +31,7 @@ use crate::command::{Access, Args, CommandSpec, KeyPositions, PackedCommands, Ro
 use crate::error::{Error, KeyText};
 use crate::partition::{NodeId, NodeIndex};
 use crate::plan::batch::{MovedTo, NodeRequest, ReplySlot};
+use crate::plan::keep_record::flushall_of;
 use crate::plan::key_by_key::{KeyByKey, cut, has_parts};
 use crate::plan::{Cause, ExpectedEnd, Failure, Fallback, Plan, Router, ScriptCache};
 
@@ -191,6 +192,8 @@ impl Newest<'_> {
         slot: &ReplySlot,
         node: Option<NodeIndex>,
     ) -> (Fate, Keys<'p>) {
+        let original = flushall_of(args);
+        let args = original.as_deref().unwrap_or(args);
         let Ok(command) = self.router.lookup(args) else {
             return (stay(node), Keys::new());
         };
@@ -313,7 +316,8 @@ impl Newest<'_> {
         let mut args = Args::new();
         match PackedCommands::new(&request.packed).next(&mut args) {
             Ok(Some(_)) => {
-                let command = self.router.lookup(&args);
+                let original = flushall_of(&args);
+                let command = self.router.lookup(original.as_ref().unwrap_or(&args));
                 command.is_ok_and(|command| is_for_all_nodes(command, slot))
             }
             _ => false,
