@@ -247,7 +247,7 @@ fn pipeline_keeps_the_order_of_what_is_done_to_a_key() {
         pipeline.cmd("LLEN").arg(&moves);
         client.pipeline(&pipeline)
     });
-    let lengths = (1..=20).flat_map(|length| [Value::Int(length); 3]);
+    let lengths = (1..=20).flat_map(|length| [length; 3]).map(Value::Int);
     let expected: Vec<Value> = lengths.chain([3, 2, 0].map(Value::Int)).collect();
     for found in found {
         assert_eq!(found.unwrap(), expected);
