@@ -13,9 +13,10 @@ use futures_util::future::join_all;
 use redis::ProtocolVersion;
 use redis::Value;
 
+use crate::aio::acquired::Acquired;
 use crate::aio::driver::WriteCoalescing;
 use crate::aio::exclusive_pool::{ExclusivePool, Lease};
-use crate::aio::multiplexed::{MultiplexedConnection, ReplyChannel};
+use crate::aio::multiplexed::ReplyChannel;
 use crate::aio::reconnecting::{Connector, ReconnectingConnection};
 use crate::command::{Access, BlockingTime};
 use crate::config::{ClientConfig, Settings};
@@ -25,8 +26,7 @@ use crate::observe::{ClientHealth, NodeHealth, NodeObserver, PoolHealth, Stopwat
 use crate::partition::NodeIndex;
 use crate::plan::{
     Answers, Attempt, AttemptKind, Cause, ClusterReport, Exchange, ExchangeStep, Failure,
-    LastRefusal, Newest, NextAttempt, NodeExchange, NodeRequest, Pause, RequestOutcome, Retries,
-    Router,
+    LastRefusal, NextAttempt, NodeExchange, NodeRequest, Pause, RequestOutcome, Retries, Router,
 };
 use crate::policy::{HandshakeScope, RequestOptions, Target};
 use crate::snapshot::{ClusterConnections, Latest, OfEndpoint, carry_over};
@@ -36,16 +36,16 @@ use crate::topology::HostPort;
 #[derive(Clone, Debug)]
 pub(crate) struct Executor {
     /// In node order: indexed by [`NodeIndex`].
-    nodes: Arc<[Arc<NodeConnections>]>,
+    pub(super) nodes: Arc<[Arc<NodeConnections>]>,
     /// How long requests may take, and when they are sent again.
     pub(super) options: RequestOptions,
     purpose: ConnectionPurpose,
     /// The epochs of the records that the placement follows, in node order, if the client follows records.
-    records: Option<Arc<[u64]>>,
+    pub(super) records: Option<Arc<[u64]>>,
     /// The connections to all servers of the cluster, if the nodes are those of one.
     cluster: Option<Arc<ClusterConnections<NodeConnections>>>,
     /// The newest connections of the client.
-    latest: Weak<Latest<Executor>>,
+    pub(super) latest: Weak<Latest<Executor>>,
 }
 
 /// The user of the connections.
@@ -262,53 +262,6 @@ impl Executor {
         }
     }
 
-    /// Goes on with an exchange from this pause on.
-    async fn exchange_after<R: ReplyChannel>(
-        &self,
-        pause: Pause,
-        exchange: &mut Exchange<R>,
-        deadline: Deadline,
-    ) {
-        let mut newer: Option<Self> = None;
-        let mut next = Some(pause);
-        while let Some(pause) = next {
-            if !pause.time.is_zero() {
-                tokio::time::sleep(pause.time).await;
-            }
-            if pause.reloads {
-                newer = self.reload(newer, exchange);
-            }
-            let executor = newer.as_ref().unwrap_or(self);
-            next = executor.exchange_until_pause(exchange, deadline).await;
-        }
-    }
-
-    /// Has an exchange, which these connections have begun, planned again by the newest topology. `newer` are the
-    /// connections by which it was sent since. Returns those by which it goes on, if they are others than these.
-    pub(crate) fn reload<R: ReplyChannel>(
-        &self,
-        newer: Option<Self>,
-        exchange: &mut Exchange<R>,
-    ) -> Option<Self> {
-        let Some(latest) = self.latest.upgrade().and_then(|latest| latest.load()) else {
-            exchange.give_up_held();
-            return newer;
-        };
-        let used = newer.as_ref().unwrap_or(self);
-        let is_newer = !Arc::ptr_eq(&used.nodes, &latest.executor.nodes);
-        let newest = Newest {
-            router: &latest.router,
-            is_newer,
-            follows_record: latest.executor.records.is_some(),
-            identity: &|node| Some(self.nodes.get(node.get())?.endpoint.observer.node().id()),
-        };
-        exchange.replan(&newest, Instant::now());
-        match is_newer {
-            true => Some(latest.executor.with_options(self.options)),
-            false => newer,
-        }
-    }
-
     /// Starts the clock of an exchange with any number of nodes.
     pub(crate) fn begin_all<R: ReplyChannel>(&self, exchange: &mut Exchange<R>) -> Deadline {
         let deadline = self.begin(exchange);
@@ -489,38 +442,6 @@ async fn pause_before(next: NextAttempt, retries: Retries, deadline: Deadline) -
         tokio::time::sleep(delay).await;
     }
     true
-}
-
-/// A connection to send one request on.
-enum Acquired {
-    /// Used by many tasks at once; never closed by one of them.
-    Shared(Arc<MultiplexedConnection>),
-    /// Used by this request only.
-    Exclusive(Lease),
-}
-
-impl Acquired {
-    /// The connection.
-    fn connection(&self) -> &MultiplexedConnection {
-        match self {
-            Self::Shared(connection) => connection,
-            Self::Exclusive(lease) => &lease.connection,
-        }
-    }
-
-    /// Gives it back: all replies have come.
-    fn release(self) {
-        if let Self::Exclusive(lease) = self {
-            lease.release();
-        }
-    }
-
-    /// Gives it up: not all replies have come. A shared connection discards late replies by itself.
-    fn discard(self, cause: &Cause) {
-        if let Self::Exclusive(lease) = self {
-            lease.discard(cause);
-        }
-    }
 }
 
 impl NodeConnections {

@@ -37,6 +37,7 @@
 //!
 //! * `shared`: `Shared`, the state that all handles of one client have in common.
 //! * `executor`: `Executor`, sends each node its requests, then waits for all replies.
+//!   `reload`: what goes on by a newer topology; `acquired`: the connection of one request.
 //! * `reconnecting`: `ReconnectingConnection`, a node's shared connection, and `Connector`, how a connection
 //!   is made; `connect`: its socket and its handshake.
 //! * `exclusive_pool`: `ExclusivePool`, connections lent to one user at a time; `leased_exchange`: requests over one that
@@ -68,6 +69,7 @@
 //! from it for one second.
 
 #[cfg(feature = "bb8")]
+mod acquired;
 mod bb8;
 mod build;
 mod client;
@@ -89,6 +91,7 @@ pub(crate) mod peek;
 mod pub_sub_connection;
 mod pubsub;
 pub(crate) mod reconnecting;
+mod reload;
 mod scan;
 mod shared;
 mod subscriber;

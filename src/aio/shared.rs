@@ -20,8 +20,8 @@ use crate::error::Error;
 use crate::observe::{ClientHealth, RequestSpan};
 use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, CommandOperation, NodePing, Operation, PipelineOperation, Request, RoutedCommand,
-    Router, ScriptCache, ScriptStore, Selection, Step, parse_one,
+    Answers, CommandOperation, NodePing, Operation, PipelineOperation, Request, Router,
+    ScriptCache, ScriptStore, Selection, Step, parse_one,
 };
 use crate::snapshot::{Latest, Snapshot, Variant};
 #[cfg(feature = "proxy")]
@@ -145,7 +145,7 @@ impl Shared {
                 .executor
                 .call(node, write, routed.access, routed.blocking, deadline);
             let called = span.instrument(called).await;
-            if self.router.goes_on_elsewhere(&called, routed.blocking) {
+            if self.router.may_go_on(&called, routed.blocking) {
                 let attempt = deadline.early_attempt(Answers::of_call(called));
                 let packed = &cmd.get_packed_command();
                 let args = &args;

@@ -30,7 +30,7 @@ use smallvec::SmallVec;
 use crate::command::{Access, Args, CommandSpec, KeyPositions, PackedCommands, Route, Scripting};
 use crate::error::{Error, KeyText};
 use crate::partition::{NodeId, NodeIndex};
-use crate::plan::batch::{MovedTo, NodeRequest, ReplySlot};
+use crate::plan::batch::{MovedTo, NodeRequest, ReplySlot, WHOLE};
 use crate::plan::keep_record::flushall_of;
 use crate::plan::key_by_key::{KeyByKey, cut, has_parts};
 use crate::plan::{Cause, ExpectedEnd, Failure, Fallback, Plan, Router, ScriptCache};
@@ -288,7 +288,9 @@ impl Newest<'_> {
             ));
         }
         // The keys that its text shows may have moved.
-        if command.scripting() == Scripting::Yes && command.route() == Route::Keys {
+        let is_script = command.scripting() == Scripting::Yes && command.route() == Route::Keys;
+        // A part of a command for all nodes stays with its own, also if it is sent as a script.
+        if is_script && slot.part == WHOLE {
             return match self.router.route(args, &ScriptCache::empty) {
                 Ok(routed) => match routed.plan {
                     Plan::One(owner) => Fate::Send(owner),

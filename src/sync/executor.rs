@@ -27,11 +27,12 @@ use crate::endpoint::{ReplicaConnections, ServerConnections};
 use crate::observe::{NodeHealth, NodeObserver, Stopwatch};
 use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, Attempt, AttemptKind, Cause, ClusterReport, Exchange, ExchangeStep, ExpectedEnd,
-    Failure, LastRefusal, Newest, NextAttempt, NodeRequest, PoolUse, RequestOutcome, Retries,
+    Answers, Attempt, AttemptKind, Cause, ClusterReport, Exchange, ExchangeStep, Failure,
+    LastRefusal, NextAttempt, NodeRequest, PoolUse, RequestOutcome, Retries,
 };
 use crate::policy::{HandshakeScope, RequestOptions, Target};
 use crate::snapshot::{ClusterConnections, Latest, OfEndpoint, carry_over};
+use crate::sync::call::call;
 use crate::sync::connection::{Connector, Delivery, NodeConnection};
 use crate::sync::pool::{Checkout, Lease, Pool, PoolSettings};
 use crate::topology::HostPort;
@@ -44,11 +45,11 @@ pub(crate) struct Executor {
     /// How long requests may take, and when they are sent again.
     pub(super) options: RequestOptions,
     /// The epochs of the records that the placement follows, in node order, if the client follows records.
-    records: Option<Arc<[u64]>>,
+    pub(super) records: Option<Arc<[u64]>>,
     /// The connections to all servers of the cluster, if the nodes are those of one.
     cluster: Option<Arc<ClusterConnections<NodePools>>>,
     /// The newest connections of the client.
-    latest: Weak<Latest<Executor>>,
+    pub(super) latest: Weak<Latest<Executor>>,
 }
 
 /// The connections to one node. Two pools, so that clients that wait in BLPOP cannot use up the connections
@@ -56,7 +57,7 @@ pub(crate) struct Executor {
 #[derive(Debug)]
 pub(super) struct NodePools {
     /// How the node is reached.
-    endpoint: Arc<Endpoint>,
+    pub(super) endpoint: Arc<Endpoint>,
     /// For requests that are served at once.
     pub(super) shared: Pool,
     /// For blocking commands, transactions and dedicated connections.
@@ -335,28 +336,6 @@ impl Executor {
         }
     }
 
-    /// Has an exchange, which these connections have begun, planned again by the newest topology. `newer` are the
-    /// connections by which it was sent since. Returns those by which it goes on, if they are others than these.
-    fn reload(&self, newer: Option<Self>, exchange: &mut Exchange) -> Option<Self> {
-        let Some(latest) = self.latest.upgrade().and_then(|latest| latest.load()) else {
-            exchange.give_up_held();
-            return newer;
-        };
-        let used = newer.as_ref().unwrap_or(self);
-        let is_newer = !Arc::ptr_eq(&used.nodes, &latest.executor.nodes);
-        let newest = Newest {
-            router: &latest.router,
-            is_newer,
-            follows_record: latest.executor.records.is_some(),
-            identity: &|node| Some(self.nodes.get(node.get())?.endpoint.observer.node().id()),
-        };
-        exchange.replan(&newest, Instant::now());
-        match is_newer {
-            true => Some(latest.executor.with_options(self.options)),
-            false => newer,
-        }
-    }
-
     /// Reports to the source of the cluster's map.
     pub(super) fn report_to_cluster(&self, reports: Vec<ClusterReport>) {
         if let Some(cluster) = &self.cluster {
@@ -447,38 +426,6 @@ impl Executor {
             }
         }
         in_flight.into_iter().map(InFlight::end).collect()
-    }
-}
-
-/// Sends one request, placed by the record of this epoch, over a connection of the pool and returns its reply.
-fn call(
-    pool: &Pool,
-    checkout: Checkout,
-    scope: HandshakeScope,
-    (request, epoch): (&[u8], u64),
-    deadline: &Deadline,
-) -> Result<Value, Failure> {
-    if deadline.is_zero() {
-        return Err(Failure::not_sent(Cause::no_time_left()));
-    }
-    let mut lease = pool
-        .lease(checkout, scope, deadline)
-        .map_err(Failure::not_sent)?;
-    match lease.connection().call(request, epoch, deadline) {
-        Ok(value) => {
-            if ExpectedEnd::Any.is_met_by(&value) {
-                lease.release(deadline.start);
-            }
-            Ok(value)
-        }
-        Err(error) => {
-            lease.discard(&error.cause);
-            Err(Failure {
-                cause: error.cause,
-                // One request: either it may have been sent or not.
-                sent: usize::from(error.sent == Delivery::MaybeSent),
-            })
-        }
     }
 }
 

@@ -155,7 +155,7 @@ impl Shared {
             .executor
             .call(node, packed, routed.access, routed.blocking, deadline);
         let goes_on = match follows {
-            true => self.router.goes_on_elsewhere(&result, routed.blocking),
+            true => self.router.may_go_on(&result, routed.blocking),
             false => self.router.is_planned_again(&result),
         };
         if goes_on {

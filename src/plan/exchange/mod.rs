@@ -130,8 +130,8 @@ pub(crate) struct Exchange<R = Vec<Value>> {
     key_by_key: Vec<KeyByKey>,
     /// How the requests were placed.
     placing: Placing,
-    /// Number of looks at the newest topology so far.
-    looks: u16,
+    /// Number of times that the newest topology was taken so far.
+    reloads: u16,
     /// The result of an attempt that was made at the only node before the exchange begins.
     early: Option<Box<Answers<R>>>,
 }
@@ -172,7 +172,7 @@ impl<R: ReplyBuffer> Exchange<R> {
             reports: Vec::new(),
             key_by_key: Vec::new(),
             placing: Placing::default(),
-            looks: 0,
+            reloads: 0,
             early: None,
         }
     }
@@ -191,7 +191,7 @@ impl<R: ReplyBuffer> Exchange<R> {
             node.may_be_unblocked = may_block && node.request.slots.len() == 1;
         }
         if router.is_moving() {
-            self.hold_what_moves(router);
+            self.keep_back_what_moves(router);
         }
         self
     }
@@ -199,7 +199,7 @@ impl<R: ReplyBuffer> Exchange<R> {
     /// For requests to a node that the user has named: holds what cannot be sent while keys are moved.
     pub(in crate::plan) fn at_node(mut self, router: &Router) -> Self {
         if router.is_moving() {
-            self.hold_what_moves(router);
+            self.keep_back_what_moves(router);
         }
         self
     }
@@ -341,13 +341,13 @@ impl<R: ReplyBuffer> Exchange<R> {
         let step = self.next_pause(now);
         match step {
             ExchangeStep::Send => self.limit_blocking(now),
-            ExchangeStep::Wait(pause) if self.is_holding() => {
-                return match self.next_look(now) {
-                    ExchangeStep::Reload(look) => ExchangeStep::Reload(look.min(pause)),
+            ExchangeStep::Wait(pause) if self.keeps_back() => {
+                return match self.next_reload(now) {
+                    ExchangeStep::Reload(reload) => ExchangeStep::Reload(reload.min(pause)),
                     step => step,
                 };
             }
-            ExchangeStep::Done if self.is_holding() => return self.next_look(now),
+            ExchangeStep::Done if self.keeps_back() => return self.next_reload(now),
             ExchangeStep::Done => self.settle(),
             ExchangeStep::Wait(_) | ExchangeStep::Reload(_) => {}
         }

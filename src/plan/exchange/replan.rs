@@ -21,13 +21,13 @@ use crate::topology::LivingNodes;
 /// The pauses before the newest topology is looked at, in milliseconds. The last is repeated.
 const PAUSES_MS: [u64; 5] = [0, 1, 2, 4, 5];
 
-/// Number of looks at the newest topology after which CLIENT UNBLOCK was not that of a reshard.
-const UNBLOCKED_LOOKS_MAX: u16 = 40;
+/// Number of times that the newest topology was taken after which CLIENT UNBLOCK was not that of a reshard.
+const UNBLOCKED_RELOADS_MAX: u16 = 40;
 
 impl<R: ReplyBuffer> Exchange<R> {
     /// Holds what cannot be sent now, as keys are on the way to other nodes, and cuts what is no longer for one node.
     #[cold]
-    pub(super) fn hold_what_moves(&mut self, router: &Router) {
+    pub(super) fn keep_back_what_moves(&mut self, router: &Router) {
         let topology = router.topology();
         let newest = Newest {
             router,
@@ -50,14 +50,14 @@ impl<R: ReplyBuffer> Exchange<R> {
     }
 
     /// True if requests are held.
-    pub(super) fn is_holding(&self) -> bool {
+    pub(super) fn keeps_back(&self) -> bool {
         self.nodes.iter().any(NodeExchange::is_held)
     }
 
-    /// The next look at the newest topology.
-    pub(super) fn next_look(&mut self, now: Instant) -> ExchangeStep {
-        let number = usize::from(self.looks).min(PAUSES_MS.len() - 1);
-        self.looks = self.looks.saturating_add(1);
+    /// The next time that the newest topology is taken.
+    pub(super) fn next_reload(&mut self, now: Instant) -> ExchangeStep {
+        let number = usize::from(self.reloads).min(PAUSES_MS.len() - 1);
+        self.reloads = self.reloads.saturating_add(1);
         let pause = Duration::from_millis(PAUSES_MS.get(number).copied().unwrap_or_default());
         let left = self.end.map(|end| end.saturating_duration_since(now));
         ExchangeStep::Reload(left.map_or(pause, |left| pause.min(left)))
@@ -108,7 +108,7 @@ impl<R: ReplyBuffer> Exchange<R> {
         self.hold_at_all_nodes(newest);
         for index in 0..self.nodes.len() {
             let is_behind = self.is_behind(index);
-            let looks = self.looks;
+            let reloads = self.reloads;
             let node = &mut self.nodes[index];
             let is_due = match node.state {
                 State::Held => !is_behind,
@@ -117,7 +117,7 @@ impl<R: ReplyBuffer> Exchange<R> {
                     true
                 }
                 State::Unblocked => {
-                    if !newest.follows_record || looks > UNBLOCKED_LOOKS_MAX {
+                    if !newest.follows_record || reloads > UNBLOCKED_RELOADS_MAX {
                         node.give_up();
                     }
                     false
@@ -160,7 +160,7 @@ impl<R: ReplyBuffer> Exchange<R> {
         let node = &mut self.nodes[index];
         let current = newest.node_of(&node.request);
         match &fates[..] {
-            [(Fate::Held(why), _)] => return node.hold(why),
+            [(Fate::Held(why), _)] => return node.keep_back(why),
             [(Fate::Behind, _)] => return node.state = State::Held,
             [(Fate::Send(to), _)] if first == 0 || current == Some(*to) => {
                 return node.go_on(*to, first, current, newest);
@@ -179,15 +179,15 @@ impl<R: ReplyBuffer> Exchange<R> {
             };
             match fate {
                 Fate::Send(to) => next.address(to, newest),
-                Fate::Held(why) => next.hold(&why),
+                Fate::Held(why) => next.keep_back(&why),
                 Fate::Behind => {
                     next.is_behind = true;
-                    next.hold(
+                    next.keep_back(
                         "a request before it has to wait, as keys are on the way to other nodes",
                     );
                 }
                 Fate::Refused(why) => {
-                    next.hold(&why);
+                    next.keep_back(&why);
                     next.state = State::Over;
                 }
                 Fate::KeyByKey => {
@@ -221,9 +221,9 @@ impl<R: ReplyBuffer> Exchange<R> {
             };
             match fate {
                 Fate::Send(to) => next.address(to, newest),
-                Fate::Held(why) | Fate::Refused(why) => next.hold(&why),
+                Fate::Held(why) | Fate::Refused(why) => next.keep_back(&why),
                 Fate::Behind | Fate::KeyByKey => {
-                    next.hold("its keys are on the way to other nodes")
+                    next.keep_back("its keys are on the way to other nodes")
                 }
             }
             self.nodes.push(next);
@@ -254,7 +254,7 @@ impl<R: ReplyBuffer> NodeExchange<R> {
 
     /// Holds what was refused as it was planned by an older topology, and what was ended by CLIENT UNBLOCK, if that may
     /// have been that of a reshard. Returns true if it does.
-    pub(super) fn hold_refused(&mut self) -> bool {
+    pub(super) fn keep_back_refused(&mut self) -> bool {
         if self.request.is_pinned {
             return false;
         }
@@ -299,7 +299,7 @@ impl<R: ReplyBuffer> NodeExchange<R> {
     }
 
     /// Keeps the requests back, for this reason.
-    fn hold(&mut self, why: &str) {
+    fn keep_back(&mut self, why: &str) {
         self.state = State::Held;
         let sent = self.answers.values.count();
         if sent < self.request.slots.len() {

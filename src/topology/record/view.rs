@@ -477,7 +477,10 @@ mod tests {
         );
         assert_eq!(view.followed("b"), RecordEpoch::new(3, 7));
         assert_eq!(view.followed("a"), RecordEpoch::default());
-        assert_eq!(view.learn("b", &reading(newest), 0).unwrap(), Learned::Known);
+        assert_eq!(
+            view.learn("b", &reading(newest), 0).unwrap(),
+            Learned::Known
+        );
     }
 
     #[test]

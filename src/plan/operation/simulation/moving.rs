@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use redis::Value;
 
-use super::text::pack;
-use super::world::{RESPONSE_TIMEOUT, Scripts, beginning};
+use super::text::{pack, show, show_request};
+use super::world::{RESPONSE_TIMEOUT, Scripts, SimulatedForm, beginning};
 use crate::command::{Args, CommandTable, PackedCommands};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, server_error};
 use crate::partition::{NodeId, NodeSpec, from_fn};
 use crate::plan::operation::{
     CommandOperation, Operation, PipelineOperation, Request, ScriptStore, Selection, Step,
@@ -145,6 +145,10 @@ struct Fleet {
     /// Number of requests that were refused, as they were planned by an older state.
     superseded: usize,
     reloads: usize,
+    /// The timeouts of the blocking commands.
+    timeouts: Vec<String>,
+    /// True if CLIENT UNBLOCK ends the first, as the reshard goes on.
+    unblocks: bool,
     /// What was sent for the last request.
     log: Vec<String>,
 }
@@ -162,6 +166,8 @@ impl Fleet {
             clock: beginning(),
             superseded: 0,
             reloads: 0,
+            timeouts: Vec::new(),
+            unblocks: false,
             log: Vec::new(),
         }
     }
@@ -266,7 +272,7 @@ impl Fleet {
 
     fn run(&mut self, node: &str, args: &[&[u8]]) -> Value {
         let keys = match args[0] {
-            b"RPUSH" => &args[1..2],
+            b"RPUSH" | b"BLPOP" => &args[1..2],
             b"PING" => return Value::SimpleString("PONG".into()),
             // In the form that keeps the record.
             b"EVAL" => {
@@ -306,6 +312,16 @@ impl Fleet {
                 values.push(args[2].escape_ascii().to_string());
                 Value::Int(values.len() as i64)
             }
+            b"BLPOP" => {
+                self.timeouts.push(args[2].escape_ascii().to_string());
+                if self.timeouts.len() > 1 || !self.unblocks {
+                    return Value::Nil;
+                }
+                self.clock += Duration::from_millis(300);
+                self.advance();
+                let text = "client unblocked via CLIENT UNBLOCK";
+                Value::ServerError(server_error("UNBLOCKED", text))
+            }
             b"TOUCH" => {
                 for key in keys {
                     let list = self.lists.entry(at(key)).or_default();
@@ -325,10 +341,10 @@ impl Fleet {
     }
 
     /// Sends all of an exchange that was planned by the state `began`.
-    fn carry_out(&mut self, exchange: &mut Exchange, began: usize) {
+    fn carry_out<R: SimulatedForm>(&mut self, exchange: &mut Exchange<R>, began: usize) {
         let options = RequestOptions {
             response_timeout: Some(RESPONSE_TIMEOUT),
-            blocking_timeout: None,
+            blocking_timeout: Some(RESPONSE_TIMEOUT),
             retry: RetryPolicy::attempts(20),
             read_from: ReadFrom::Primary,
             hedge_after: None,
@@ -343,10 +359,13 @@ impl Fleet {
                     let attempts: Vec<_> = exchange.attempts().collect();
                     let answers = attempts.iter().map(|attempt| {
                         let answers = self.serve(attempt.request, used);
-                        let sent = super::text::show_request(attempt.request);
-                        self.log
-                            .push(format!("{used}/{} {sent} -> {answers:?}", self.now));
-                        answers
+                        let sent = show_request(attempt.request);
+                        let line = format!("{used}/{} {sent} -> {answers:?}", self.now);
+                        self.log.push(line);
+                        Answers {
+                            values: R::of(&answers.values),
+                            failure: answers.failure,
+                        }
                     });
                     let answers = answers.collect();
                     drop(attempts);
@@ -402,6 +421,12 @@ impl Fleet {
 
     /// Runs one command.
     fn command(&mut self, text: &str) -> Result<Value, Error> {
+        self.command_as::<Vec<Value>>(text)
+    }
+
+    /// Runs one command with replies in this form.
+    fn command_as<R: SimulatedForm>(&mut self, text: &str) -> Result<R::Reply, Error> {
+        self.log.clear();
         let began = self.known;
         let router = self.states[began].router.clone();
         let scripts = Scripts::default();
@@ -409,8 +434,8 @@ impl Fleet {
         let args = &parse_one(packed).expect("one command");
         let routed = router.route(args, &|| scripts.snapshot());
         let request = Request { packed, args };
-        let mut operation: CommandOperation<'_, Vec<Value>> =
-            CommandOperation::new(&router, &scripts, request, routed, (), 0);
+        let mut operation: CommandOperation<'_, R> =
+            CommandOperation::new(&router, &scripts, request, routed, R::CONTEXT, 0);
         loop {
             match operation.poll(self.clock) {
                 Step::Send(exchange) => self.carry_out(exchange, began),
@@ -671,4 +696,58 @@ fn pauses_before_the_newest_topology_is_looked_at_are_short() {
     fleet.pace = 16;
     fleet.command(&format!("RPUSH {key} x")).expect("it opens");
     assert!(fleet.clock - began <= Duration::from_millis(60));
+}
+
+#[test]
+fn blocking_command_that_a_reshard_has_ended_goes_on_with_the_time_that_is_left() {
+    let mut fleet = Fleet::new(SplitWrites::Allowed, 9, 0);
+    fleet.unblocks = true;
+    assert_eq!(fleet.command("BLPOP aa 2").expect("a reply"), Value::Nil);
+    let [first, second] = &fleet.timeouts[..] else {
+        panic!("{:?}", fleet.timeouts);
+    };
+    let second: f64 = second.parse().expect("seconds");
+    assert!(first == "2" && second < 1.71 && second > 1.5, "{second}");
+}
+
+#[test]
+fn blocking_command_that_a_user_has_ended_ends() {
+    let mut fleet = Fleet::new(SplitWrites::Allowed, 9, 0);
+    fleet.unblocks = true;
+    // It does not go on.
+    fleet.states.truncate(1);
+    let error = fleet.command("BLPOP aa 2").expect_err("CLIENT UNBLOCK");
+    assert_eq!(error.server_reply().expect("a reply").code(), "UNBLOCKED");
+    assert_eq!(fleet.timeouts, ["2"]);
+}
+
+#[cfg(feature = "proxy")]
+#[test]
+fn command_goes_key_by_key_with_replies_as_they_came() {
+    use crate::plan::RawReplies;
+
+    let mut fleet = Fleet::new(SplitWrites::Allowed, 5, 0);
+    for key in KEYS {
+        fleet
+            .command(&format!("RPUSH {key} of-{key}"))
+            .expect("open");
+    }
+    while fleet.now + 1 < fleet.states.len() {
+        fleet.advance();
+    }
+    for names in [&KEYS[..2], &KEYS[2..4], &KEYS[..]] {
+        fleet.known = 0;
+        let text = format!("MGET {}", names.join(" "));
+        let values = names.iter().map(|key| format!("of-{key}").into_bytes());
+        let expected = Value::Array(values.map(Value::BulkString).collect());
+        let reply = fleet.command_as::<RawReplies>(&text).expect("a reply");
+        assert_eq!(
+            RawReplies::show(&reply),
+            show(&expected),
+            "{:#?}",
+            fleet.log
+        );
+        fleet.known = 0;
+        assert_eq!(fleet.command(&text).expect("a reply"), expected);
+    }
 }
