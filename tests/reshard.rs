@@ -600,9 +600,21 @@ fn follower(servers: &Servers, index: usize) -> Connection {
 
 #[test]
 fn keys_that_are_made_and_deleted_until_the_fence_are_moved_as_they_are() {
-    let Some(servers) = start(2) else {
-        return;
-    };
+    if let Some(servers) = start(2) {
+        move_while_keys_change(servers);
+    }
+}
+
+#[test]
+fn keys_are_tracked_where_the_configuration_may_not_be_changed() {
+    let builder = Servers::builder().option(["--enable-debug-command", "yes"]);
+    if let Some(servers) = builder.option(["--rename-command", "CONFIG", ""]).start(2) {
+        move_while_keys_change(servers);
+    }
+}
+
+/// Moves all keys of one server to the other while keys are made and deleted.
+fn move_while_keys_change(servers: Servers) {
     let (one, other) = (rendezvous(&servers, &[0]), rendezvous(&servers, &[1]));
     publish(&servers, &[0], &one);
     fill(&servers, &[0], &one, 400);

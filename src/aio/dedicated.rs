@@ -9,7 +9,7 @@ use redis::{Cmd, Pipeline, RedisFuture, RedisResult, Value};
 
 use crate::aio::Shared;
 use crate::aio::exclusive_pool::Lease;
-use crate::aio::executor::NodeConnections;
+use crate::aio::node_connections::NodeConnections;
 use crate::command::BlockingTime;
 use crate::endpoint::Deadline;
 use crate::error::Error;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::aio::executor::Executor;
-use crate::aio::multiplexed::ReplyChannel;
+use crate::aio::in_flight::ReplyChannel;
 use crate::endpoint::Deadline;
 use crate::plan::{Exchange, Newest, Pause};
 

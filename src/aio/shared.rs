@@ -9,8 +9,9 @@ use std::time::Instant;
 use parking_lot::RwLock;
 use redis::{Arg, Cmd, Pipeline, RedisResult, Value};
 
-use crate::aio::executor::{ConnectionPurpose, Executor};
-use crate::aio::multiplexed::ReplyChannel;
+use crate::aio::executor::Executor;
+use crate::aio::in_flight::ReplyChannel;
+use crate::aio::node_connections::ConnectionPurpose;
 use crate::command::Args;
 use crate::config::ClientConfig;
 #[cfg(feature = "proxy")]

@@ -21,7 +21,7 @@ use crate::plan::{
 use crate::snapshot::SnapshotHandle;
 use crate::sync::Shared;
 use crate::sync::connection::NodeConnection;
-use crate::sync::executor::NodePools;
+use crate::sync::node_pools::NodePools;
 use crate::topology::NodeRef;
 
 /// A connection to one node that nobody else uses: WATCH, MULTI, SUBSCRIBE, CLIENT and other stateful

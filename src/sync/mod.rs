@@ -36,7 +36,7 @@
 //! * `shared`: `Shared`, the state that all handles of one client have in common; `async_client`: the client on
 //!   tokio of the same description, for programs that use both.
 //! * `executor`: `Executor`, writes to all nodes of a request, then reads from all.
-//!   `reload`: what goes on by a newer topology; `call`: one request over a connection of a pool.
+//! * `node_pools`: `NodePools`, the connections to one node.
 //! * `pool`: `Pool` and `Lease`, a bounded number of connections to one node.
 //! * `connection`: `NodeConnection`, one connection, and `Connector`, how it is made.
 //!
@@ -57,6 +57,7 @@ mod event_channel;
 mod executor;
 mod hedged;
 mod node;
+mod node_pools;
 mod options;
 mod pool;
 mod pub_sub_connection;

@@ -125,7 +125,7 @@ impl Session<'_> {
         }
         self.step("announce-fence")?;
         self.fence_all(&told)?;
-        self.tell(ReshardEvent::Announced { pairs: pairs.len() });
+        self.notify(ReshardEvent::Announced { pairs: pairs.len() });
         Ok(())
     }
 

@@ -46,6 +46,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -65,6 +66,12 @@ use crate::error::Error;
 use crate::ops::connection::Fleet;
 use crate::topology::Topology;
 use crate::topology::record::RecordEpoch;
+
+/// How often the keys of a source are begun with, as long as its connections break.
+const SOURCE_ATTEMPTS: u32 = 10;
+
+/// The pause before they are begun with again.
+const SOURCE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Moves the keys of a fleet to where another topology places them, while its clients go on.
 ///
@@ -295,7 +302,7 @@ fn move_sources(session: &Session<'_>) -> Result<(), Fault> {
             return Ok(());
         };
         let targets = targets_of(&pairs, source, count);
-        if let Err(fault) = Source::run(session, source, &targets) {
+        if let Err(fault) = move_source(session, source, &targets) {
             session.failed.store(true, Ordering::Relaxed);
             return Err(fault);
         }
@@ -319,6 +326,18 @@ fn move_sources(session: &Session<'_>) -> Result<(), Fault> {
             None => Ok(()),
         }
     })
+}
+
+/// Moves the keys of a source. Begins again if a connection breaks between two batches: then nothing is on its way, and the
+/// records say how far the pairs have come.
+fn move_source(session: &Session<'_>, source: usize, targets: &[usize]) -> Result<(), Fault> {
+    for _ in 1..SOURCE_ATTEMPTS {
+        match Source::run(session, source, targets) {
+            Err(fault) if fault.is_broken() && !session.stops() => thread::sleep(SOURCE_PAUSE),
+            other => return other,
+        }
+    }
+    Source::run(session, source, targets)
 }
 
 /// The targets of a source. Each source begins with another one, so that two of them do not copy to one node at a time.

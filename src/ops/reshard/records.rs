@@ -85,7 +85,7 @@ impl KnownNode {
     }
 
     /// True if the node has been told of the reshard.
-    fn is_told(&self) -> bool {
+    fn is_announced(&self) -> bool {
         self.record
             .as_ref()
             .is_some_and(|record| record.reshard.is_some())
@@ -128,7 +128,7 @@ fn check_restarted(nodes: &[KnownNode], all: Fingerprints) -> Result<(), Error> 
 pub(super) fn stage(nodes: &[KnownNode], all: Fingerprints) -> Result<Stage, Error> {
     nodes.iter().try_for_each(|node| node.check(all))?;
     check_restarted(nodes, all)?;
-    let told = nodes.iter().any(KnownNode::is_told);
+    let told = nodes.iter().any(KnownNode::is_announced);
     // The two are equal if only addresses differ, and there is nothing to do.
     let finished = |node: &KnownNode| node.is_finished(all);
     Ok(

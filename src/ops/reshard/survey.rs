@@ -30,7 +30,7 @@ pub(super) fn survey(view: &mut View, mover: &str, options: &ReshardOptions) -> 
         from: all.from,
         to: all.to,
         pairs: number_of_pairs(&view.nodes),
-        notes: vec!["users and their ACLs are not copied to new nodes".to_owned()],
+        remarks: vec!["users and their ACLs are not copied to new nodes".to_owned()],
         ..ReshardPlan::default()
     };
     let stage = stage_of(view, &mut plan);
@@ -41,12 +41,12 @@ pub(super) fn survey(view: &mut View, mover: &str, options: &ReshardOptions) -> 
     let names: Vec<String> = view.nodes.iter().map(|node| node.name.clone()).collect();
     let mut nodes = std::mem::take(&mut view.nodes);
     for (position, node) in nodes.iter_mut().enumerate() {
-        let looked_at = match &mut node.reply {
-            Ok(reply) => look_at(view, reply, position, options),
+        let sampled = match &mut node.reply {
+            Ok(reply) => sample_keys(view, reply, position, options),
             // Refused below, with all that cannot be reached.
             Err(_) => continue,
         };
-        let sample = match looked_at {
+        let sample = match sampled {
             Ok(sample) => sample,
             Err(fault) => {
                 refuse(
@@ -63,7 +63,7 @@ pub(super) fn survey(view: &mut View, mover: &str, options: &ReshardOptions) -> 
             names.get(target).cloned().unwrap_or_default()
         });
     }
-    note_durability(&mut plan, &nodes);
+    remark_durability(&mut plan, &nodes);
     view.nodes = nodes;
     plan.complete(options.bytes_per_second, options.sources_at_once);
     plan
@@ -103,7 +103,7 @@ fn stage_of(view: &View, plan: &mut ReshardPlan) -> Option<Stage> {
 }
 
 /// Samples the keys of a node.
-fn look_at(
+fn sample_keys(
     view: &View,
     reply: &mut NodeReply,
     position: usize,
@@ -225,7 +225,7 @@ fn foreign_clients(link: &mut Link, exempt: &Exempt<'_>) -> Result<Vec<String>, 
 }
 
 /// Says where keys get onto disk later than before, or not at all.
-fn note_durability(plan: &mut ReshardPlan, nodes: &[ViewNode]) {
+fn remark_durability(plan: &mut ReshardPlan, nodes: &[ViewNode]) {
     let facts = |which: fn(&ViewNode) -> bool| {
         let nodes = nodes.iter().filter(move |node| which(node));
         nodes.filter_map(|node| Some((&node.name, &node.reply.as_ref().ok()?.facts)))
@@ -234,13 +234,13 @@ fn note_durability(plan: &mut ReshardPlan, nodes: &[ViewNode]) {
         if facts(|node| node.is_old).any(|(_, source)| target.is_less_safe_than(source)) {
             let text =
                 format!("node {name:?} writes less to disk than the nodes that its keys come from");
-            plan.notes.push(text);
+            plan.remarks.push(text);
         }
         if facts(|node| node.is_old).any(|(_, source)| source.is_7_0() && !target.is_7_0()) {
             let text = format!(
                 "node {name:?} is older than nodes that its keys come from, and may refuse them"
             );
-            plan.notes.push(text);
+            plan.remarks.push(text);
         }
     }
 }

@@ -16,8 +16,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::aio::Shared;
+use crate::aio::connector::Connector;
 use crate::aio::peek::Duplex;
-use crate::aio::reconnecting::Connector;
 use crate::endpoint::PrimaryVersion;
 use crate::observe::NodeObserver;
 use crate::plan::{
