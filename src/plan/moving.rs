@@ -28,7 +28,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::command::{Access, Args, CommandSpec, KeyPositions, PackedCommands, Route, Scripting};
-use crate::error::{Error, KeyText};
+use crate::error::{Error, ErrorKind, KeyText};
 use crate::partition::{NodeId, NodeIndex};
 use crate::plan::batch::{MovedTo, NodeRequest, ReplySlot, WHOLE};
 use crate::plan::keep_record::flushall_of;
@@ -337,6 +337,12 @@ impl Newest<'_> {
     fn any_node(&self) -> Option<NodeIndex> {
         self.router.topology().next_living(None)
     }
+}
+
+/// True for the error of a connection that could not be taken, as its node names a newer topology than the one by which it
+/// was chosen: it is chosen again by the newest, after [`MOVING_PAUSE`].
+pub(crate) fn is_chosen_again(error: &Error) -> bool {
+    error.kind() == ErrorKind::Moving && error.is_retryable()
 }
 
 impl Router {

@@ -68,6 +68,10 @@ impl Fleet {
             settings(builder.response_timeout(Duration::from_secs(20)))
         };
         let clients = AllClients::open(describe);
+        // From the first connection on a client is told of changes.
+        for mut client in clients.each() {
+            let _: String = client.ask(&["PING"]).unwrap();
+        }
         Some(Self {
             from,
             to,
