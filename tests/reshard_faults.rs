@@ -35,6 +35,9 @@ const KEYS: usize = 24;
 /// Number of keys that no worker touches.
 const BYSTANDERS: usize = 400;
 
+/// Number of keys with a thousand bytes, so that there are several batches.
+const PADDED: usize = 700;
+
 /// How long clients may take until they go on.
 const GOES_ON_WITHIN: Duration = Duration::from_secs(20);
 
@@ -149,6 +152,15 @@ impl Fleet {
         self.publish(&first);
         let clients = AllClients::open(|| self.describe(&first).agreed());
         let mut expected = bystanders(&clients.blocking, BYSTANDERS);
+        for number in 0..PADDED {
+            let key = format!("padded:{number}");
+            let () = clients
+                .blocking
+                .clone()
+                .set(&key, "x".repeat(1000))
+                .unwrap();
+            expected.insert(key, None);
+        }
         let worker = |(number, kind): (usize, &_)| {
             let seed = seed + number as u64;
             Worker::new(format!("w{number}"), clients.of(*kind), seed, KEYS).tolerant()
@@ -601,18 +613,16 @@ fn target_that_comes_back_empty_after_it_was_told_is_refused_and_never_read_as_e
     let to = fleet.topology(2);
     let act = |_: &Load<'_>| {
         let servers = Arc::clone(&fleet.servers);
-        let small = options().with_closure_goal(Duration::from_millis(1));
-        let fired = AtomicBool::new(false);
-        let small = small.with_step_observer(move |step| {
-            if step.starts_with("publish-source node-0 node-1")
-                && !fired.swap(true, Ordering::SeqCst)
+        let closed = AtomicUsize::new(0);
+        let small = options().with_step_observer(move |step| {
+            if step.starts_with("close node-0 node-1") && closed.fetch_add(1, Ordering::SeqCst) == 1
             {
                 servers.restart(1);
             }
             true
         });
         let error = fleet.run(&to, small).unwrap_err();
-        assert!(error.to_string().contains("\"node-1\""), "{error}");
+        assert!(error.to_string().contains("its record is gone"), "{error}");
         let again = fleet.run(&to, options()).unwrap_err();
         assert!(again.to_string().contains("older data"), "{again}");
         None
@@ -692,7 +702,12 @@ fn of_two_movers_at_a_time_one_finishes() {
                 "round {round}: {results:?}"
             );
             for error in results.iter().filter_map(|result| result.as_ref().err()) {
-                assert!(error.to_string().contains("this mover stops"), "{error}");
+                // The winner may close a connection of the other one before that has read the records.
+                let is_overtaken = error.to_string().contains("this mover stops");
+                assert!(
+                    is_overtaken || error.kind() == ErrorKind::NodeDown,
+                    "{error}"
+                );
             }
             load.goes_on();
         }
@@ -762,12 +777,15 @@ fn reshard_is_given_up_at_any_stage_before_the_first_unit_has_moved() {
     });
 }
 
-/// What a client reads of keys, as far as it may.
+/// What a client reads of keys, as far as it may: a new one needs a while until it knows the fleet.
 fn read(client: &ShardedClient, keys: &[String]) -> HashMap<String, Option<String>> {
-    let mut found = HashMap::new();
-    for key in keys {
-        if let Ok(value) = client.clone().get(key) {
-            found.insert(key.clone(), value);
+    let (mut found, begun) = (HashMap::new(), Instant::now());
+    while found.len() < keys.len() && begun.elapsed() < Duration::from_secs(3) {
+        for key in keys {
+            match client.clone().get(key) {
+                Ok(value) => drop(found.insert(key.clone(), value)),
+                Err(_) => thread::sleep(Duration::from_millis(1)),
+            }
         }
     }
     found
@@ -784,24 +802,25 @@ fn old_values_of_a_source_that_was_rolled_back_are_never_read() {
         fleet.publish(&from);
         let client = fleet.describe(&from).agreed().build().unwrap();
         let keys: Vec<String> = (0..2000).map(|number| format!("key:{number}")).collect();
+        // Long, so that there are several batches.
+        let value = |text: &str| text.repeat(400);
         for key in &keys {
-            let () = client.clone().set(key, "old").unwrap();
+            let () = client.clone().set(key, value("old")).unwrap();
         }
         if is_announced {
             assert!(killed_before(&fleet, &to, "close", 0));
         }
         let () = cmd("SAVE").query(&mut fleet.connection(0)).unwrap();
         // Some units of the first node have moved.
-        let small = options().with_closure_goal(Duration::from_millis(1));
         let closed = AtomicUsize::new(0);
-        let small = small.with_step_observer(move |step| {
+        let small = options().with_step_observer(move |step| {
             !step.starts_with("close node-0 node-2") || closed.fetch_add(1, Ordering::SeqCst) < 1
         });
         let stopped = fleet.run(&to, small).unwrap_err();
         assert!(stopped.to_string().contains("stopped before"), "{stopped}");
         let mut moved = Vec::new();
         for key in &keys {
-            let () = client.clone().set(key, "new").unwrap();
+            let () = client.clone().set(key, value("new")).unwrap();
             let topology = client.topology();
             let owner = topology.node(topology.locate(key.as_bytes()).unwrap());
             if owner.name() == "node-2" {
@@ -815,14 +834,14 @@ fn old_values_of_a_source_that_was_rolled_back_are_never_read() {
             let found = read(client, &moved);
             let wrong: Vec<_> = found
                 .iter()
-                .filter(|(_, value)| value.as_deref() != Some("new"))
+                .filter(|(_, found)| **found != Some(value("new")))
                 .collect();
             assert!(
                 wrong.is_empty(),
                 "{who}, announced {is_announced}: {} of {}: {:?}",
                 wrong.len(),
                 moved.len(),
-                wrong[0]
+                wrong[0].0
             );
             println!(
                 "{who}: {} of {} moved keys are read",
@@ -841,12 +860,24 @@ fn old_values_of_a_source_that_was_rolled_back_are_never_read() {
                 Err(error) => println!("discovered by node-{node}: {error}"),
             }
         }
+        // A mover that is killed when it has sealed the records again, and clients that do not reach the new node.
+        let (killed, _) = before_step("kill-former-mover", 0, || false);
+        fleet.run(&to, killed).unwrap_err();
+        fleet.servers.pause(2);
+        for node in 0..2 {
+            match ShardedClient::discover([format!("redis://{}/", fleet.addresses[node])]) {
+                Ok(new) => check(&new, &format!("cut off, discovered by node-{node}")),
+                Err(error) => println!("cut off, discovered by node-{node}: {error}"),
+            }
+        }
+        fleet.servers.resume(2);
+        check(&client, "old client");
         fleet.finish(&to);
         wait_until(|| client.topology().to_string() == to.to_string());
         let found = read(&client, &keys);
         assert_eq!(found.len(), keys.len());
         for key in &moved {
-            assert_eq!(found[key].as_deref(), Some("new"), "{key}");
+            assert!(found[key] == Some(value("new")), "{key}");
         }
         let expected = keys.iter().map(|key| (key.clone(), None)).collect();
         check_servers(&fleet.servers, &to, &expected);

@@ -185,6 +185,11 @@ impl Worker {
     /// What an error says, if operations may fail in this way.
     fn after(&self, error: &RedisError, words: &str) -> AfterError {
         let is_pipeline = words.starts_with("pipeline");
+        // redis-rs keeps no error of EXEC.
+        let is_exec = error.to_string().contains("multi response");
+        let first = error.clone().into_server_errors();
+        let first = first.as_deref().and_then(<[_]>::first);
+        let code = first.map_or(error.code(), |(_, error)| Some(error.code()));
         let after = match ErrorKind::of(error) {
             ErrorKind::Moving
             | ErrorKind::NodeDown
@@ -192,9 +197,10 @@ impl Worker {
             | ErrorKind::Stale
             | ErrorKind::Timeout => Some(AfterError::Unchanged),
             ErrorKind::Unknown | ErrorKind::Partial => Some(AfterError::Either),
-            ErrorKind::Redis if matches!(error.code(), Some("LOADING" | "OOM")) => {
+            ErrorKind::Redis if matches!(code, Some("LOADING" | "OOM" | "EXECABORT")) => {
                 Some(AfterError::Unchanged)
             }
+            ErrorKind::Redis if is_exec => Some(AfterError::Either),
             _ => None,
         };
         match after.filter(|_| self.is_tolerant) {
