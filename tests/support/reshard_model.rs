@@ -237,6 +237,9 @@ impl Worker {
             }
             Err(error) => error,
         };
+        if self.refused.is_power_of_two() && std::env::var("REDIS_SHARDING_TRACE").is_ok() {
+            println!("{}: {words}: {error}", self.name);
+        }
         match self.after(&error, words) {
             AfterError::Unchanged => self.refused += 1,
             AfterError::Either if changes.is_empty() => self.refused += 1,

@@ -117,7 +117,7 @@ impl<'s> Session<'s> {
         let mut known = node.record.lock();
         let reading = link.record()?;
         let Some(found) = reading.record else {
-            return Err(Fault::refused(
+            return Err(Fault::lost(
                 &node.name,
                 "its record is gone: the server was emptied, or restarted without its data. Restore its data; then run \
                  the reshard again",
@@ -292,7 +292,7 @@ fn check_not_older(node: &str, known: &NodeRecord, found: &NodeRecord) -> Result
     });
     match is_older {
         false => Ok(()),
-        true => Err(Fault::refused(
+        true => Err(Fault::lost(
             node,
             "the server was restarted with older data than it had acknowledged, so that keys that were moved to it may be \
              lost. Restore its newest data; then run the reshard again",
