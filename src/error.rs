@@ -791,6 +791,7 @@ mod tests {
         for kind in every_kind() {
             let expected = match kind {
                 ErrorKind::Attempts
+                | ErrorKind::Moving
                 | ErrorKind::NodeDown
                 | ErrorKind::PoolTimeout
                 | ErrorKind::Timeout => true,

@@ -503,6 +503,33 @@ fn record_that_somebody_else_has_removed_is_written_again_at_once() {
 }
 
 #[test]
+fn record_that_was_written_to_another_server_is_sealed_again() {
+    let Some((servers, topology)) = published(3) else {
+        return;
+    };
+    let client = agreed(&topology).build().unwrap();
+    for key in keys(&topology) {
+        let () = cmd("SET")
+            .arg(key)
+            .arg(1)
+            .query(&mut client.clone())
+            .unwrap();
+    }
+    // As after a restart from a snapshot.
+    let mut node = servers.connection(1);
+    let () = cmd("SELECT").arg(15).query(&mut node).unwrap();
+    let record: String = cmd("GET").arg(RECORD).query(&mut node).unwrap();
+    let (text, _) = record.split_once("seal").unwrap();
+    let copied = format!("{text}seal \"of-another-server\"\n");
+    let () = cmd("SET").arg(RECORD).arg(copied).query(&mut node).unwrap();
+    wait_for("the seal", || {
+        states(&topology) == [RecordState::Current; 3]
+    });
+    let sealed: String = cmd("GET").arg(RECORD).query(&mut node).unwrap();
+    assert_eq!(sealed, record);
+}
+
+#[test]
 fn node_that_restarts_empty_is_refused_until_a_client_has_repaired_its_record() {
     let Some((servers, topology)) = published(3) else {
         return;

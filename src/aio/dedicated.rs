@@ -9,15 +9,15 @@ use redis::{Cmd, Pipeline, RedisFuture, RedisResult, Value};
 
 use crate::aio::Shared;
 use crate::aio::exclusive_pool::Lease;
-use crate::aio::executor::NodeConnections;
+use crate::aio::node_connections::NodeConnections;
 use crate::command::BlockingTime;
 use crate::endpoint::Deadline;
 use crate::error::Error;
 use crate::observe::{NodeObserver, Stopwatch};
 use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, Attempt, Cause, DedicatedState, Exchange, ExchangeStep, Failure, KeyCheck, Operation,
-    Request, RequestOutcome, Selection, Step, parse_one,
+    Answers, Attempt, Cause, DedicatedState, Exchange, ExchangeStep, Failure, KeyCheck,
+    MOVING_PAUSE, Operation, Request, RequestOutcome, Selection, Step, parse_one,
 };
 use crate::snapshot::SnapshotHandle;
 use crate::topology::NodeRef;
@@ -117,6 +117,28 @@ impl Dedicated {
         Ok(shared)
     }
 
+    /// Finds the node for a packed request, once none of its keys is on the way to another node.
+    async fn locate_for(&mut self, packed: &[u8]) -> RedisResult<Arc<Shared>> {
+        let shared = self.locate()?;
+        match shared.router.held_back(packed, self.node_name()) {
+            None => Ok(shared),
+            Some(_) => Box::pin(self.wait_for(packed)).await,
+        }
+    }
+
+    async fn wait_for(&mut self, packed: &[u8]) -> RedisResult<Arc<Shared>> {
+        let deadline = self.shared.load().executor.deadline(BlockingTime::None);
+        loop {
+            tokio::time::sleep(MOVING_PAUSE).await;
+            let shared = self.locate()?;
+            match shared.router.held_back(packed, self.node_name()) {
+                None => return Ok(shared),
+                Some(error) if deadline.is_over() => return Err(error.into()),
+                Some(_) => {}
+            }
+        }
+    }
+
     /// False once the connection has failed.
     pub(super) fn is_open(&self) -> bool {
         self.lease.is_some()
@@ -153,7 +175,7 @@ impl Dedicated {
     async fn send_command(&mut self, packed: &[u8]) -> RedisResult<Value> {
         // First: what it presents is not newer than the topology that is loaded then.
         self.renew_login().await?;
-        let shared = self.locate()?;
+        let shared = self.locate_for(packed).await?;
         let args = &parse_one(packed)?;
         let operation = self
             .state
@@ -198,7 +220,7 @@ impl Dedicated {
     ) -> RedisResult<Vec<Value>> {
         let selection = Selection::of(packed, offset, count)?;
         self.renew_login().await?;
-        let shared = self.locate()?;
+        let shared = self.locate_for(packed).await?;
         let operation = self
             .state
             .pipeline(&shared.router, &*shared, packed, selection.kind)?;

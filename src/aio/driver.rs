@@ -23,7 +23,8 @@ use redis::Value;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use crate::aio::multiplexed::{InFlight, OnLastHandle, ReplyProgress, SendQueue};
+use crate::aio::in_flight::{InFlight, ReplyProgress};
+use crate::aio::multiplexed::{OnLastHandle, SendQueue};
 use crate::aio::peek::Peek;
 use crate::config::DEFAULT_RESPONSE_TIMEOUT;
 use crate::config::PROBE_AFTER;

@@ -13,8 +13,8 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::aio::connector::Connector;
 use crate::aio::multiplexed::MultiplexedConnection;
-use crate::aio::reconnecting::Connector;
 use crate::config::PROBE_AFTER;
 use crate::endpoint::Deadline;
 #[cfg(feature = "proxy")]

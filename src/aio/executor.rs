@@ -4,82 +4,43 @@
 //! Which requests there are, and whether a failed one may be sent again, is up to the [`Exchange`]; here
 //! connections are taken, used and given back.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-#[cfg(feature = "proxy")]
-use redis::ProtocolVersion;
 use redis::Value;
 
-use crate::aio::driver::WriteCoalescing;
-use crate::aio::exclusive_pool::{ExclusivePool, Lease};
-use crate::aio::multiplexed::{MultiplexedConnection, ReplyChannel};
-use crate::aio::reconnecting::{Connector, ReconnectingConnection};
+use crate::aio::connector::Connector;
+use crate::aio::exclusive_pool::Lease;
+use crate::aio::in_flight::ReplyChannel;
+use crate::aio::node_connections::{ConnectionPurpose, NodeConnections};
 use crate::command::{Access, BlockingTime};
-use crate::config::{ClientConfig, Settings};
+use crate::config::ClientConfig;
 use crate::endpoint::{Deadline, Endpoint};
-use crate::endpoint::{ReplicaConnections, ServerConnections};
-use crate::observe::{ClientHealth, NodeHealth, NodeObserver, PoolHealth, Stopwatch};
+use crate::observe::{ClientHealth, Stopwatch};
 use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, Attempt, AttemptKind, Cause, ClusterReport, Exchange, ExchangeStep, Failure,
-    LastRefusal, Newest, NextAttempt, NodeExchange, NodeRequest, Pause, RequestOutcome, Retries,
-    Router,
+    Answers, AttemptKind, Cause, ClusterReport, Exchange, ExchangeStep, Failure, LastRefusal,
+    NextAttempt, NodeExchange, NodeRequest, Pause, RequestOutcome, Retries, Router,
 };
 use crate::policy::{HandshakeScope, RequestOptions, Target};
-use crate::snapshot::{ClusterConnections, Latest, OfEndpoint, carry_over};
+use crate::snapshot::{ClusterConnections, Latest, carry_over};
 use crate::topology::HostPort;
 
 /// The connections to all nodes. Clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct Executor {
     /// In node order: indexed by [`NodeIndex`].
-    nodes: Arc<[Arc<NodeConnections>]>,
+    pub(super) nodes: Arc<[Arc<NodeConnections>]>,
     /// How long requests may take, and when they are sent again.
     pub(super) options: RequestOptions,
     purpose: ConnectionPurpose,
     /// The epochs of the records that the placement follows, in node order, if the client follows records.
-    records: Option<Arc<[u64]>>,
+    pub(super) records: Option<Arc<[u64]>>,
     /// The connections to all servers of the cluster, if the nodes are those of one.
     cluster: Option<Arc<ClusterConnections<NodeConnections>>>,
     /// The newest connections of the client.
-    latest: Weak<Latest<Executor>>,
-}
-
-/// The user of the connections.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum ConnectionPurpose {
-    /// The tasks of a program.
-    Client,
-    /// The clients of a proxy that use this version of the protocol.
-    #[cfg(feature = "proxy")]
-    Proxy(ProtocolVersion),
-}
-
-/// The connections to one node.
-#[derive(Debug)]
-pub(super) struct NodeConnections {
-    /// How the node is reached.
-    pub(super) endpoint: Arc<Endpoint>,
-    /// Shared by all tasks; used in turn if there are several.
-    shared: Vec<Arc<ReconnectingConnection>>,
-    /// Counts the turns.
-    next: AtomicUsize,
-    /// For one user at a time.
-    pub(super) exclusive: Arc<ExclusivePool>,
-    /// Counts and times the requests.
-    pub(super) observer: Arc<NodeObserver>,
-    /// The connections to the replicas of the node, if it may have any.
-    pub(super) replicas: Option<ReplicaConnections<NodeConnections>>,
-}
-
-impl NodeConnections {
-    /// How to make a connection that the caller drives itself.
-    pub(super) fn connector(&self) -> Connector {
-        self.exclusive.connector.clone()
-    }
+    pub(super) latest: Weak<Latest<Executor>>,
 }
 
 impl Executor {
@@ -262,53 +223,6 @@ impl Executor {
         }
     }
 
-    /// Goes on with an exchange from this pause on.
-    async fn exchange_after<R: ReplyChannel>(
-        &self,
-        pause: Pause,
-        exchange: &mut Exchange<R>,
-        deadline: Deadline,
-    ) {
-        let mut newer: Option<Self> = None;
-        let mut next = Some(pause);
-        while let Some(pause) = next {
-            if !pause.time.is_zero() {
-                tokio::time::sleep(pause.time).await;
-            }
-            if pause.reloads {
-                newer = self.reload(newer, exchange);
-            }
-            let executor = newer.as_ref().unwrap_or(self);
-            next = executor.exchange_until_pause(exchange, deadline).await;
-        }
-    }
-
-    /// Has an exchange, which these connections have begun, planned again by the newest topology. `newer` are the
-    /// connections by which it was sent since. Returns those by which it goes on, if they are others than these.
-    pub(crate) fn reload<R: ReplyChannel>(
-        &self,
-        newer: Option<Self>,
-        exchange: &mut Exchange<R>,
-    ) -> Option<Self> {
-        let Some(latest) = self.latest.upgrade().and_then(|latest| latest.load()) else {
-            exchange.give_up_held();
-            return newer;
-        };
-        let used = newer.as_ref().unwrap_or(self);
-        let is_newer = !Arc::ptr_eq(&used.nodes, &latest.executor.nodes);
-        let newest = Newest {
-            router: &latest.router,
-            is_newer,
-            follows_record: latest.executor.records.is_some(),
-            identity: &|node| Some(self.nodes.get(node.get())?.endpoint.observer.node().id()),
-        };
-        exchange.replan(&newest, Instant::now());
-        match is_newer {
-            true => Some(latest.executor.with_options(self.options)),
-            false => newer,
-        }
-    }
-
     /// Starts the clock of an exchange with any number of nodes.
     pub(crate) fn begin_all<R: ReplyChannel>(&self, exchange: &mut Exchange<R>) -> Deadline {
         let deadline = self.begin(exchange);
@@ -464,22 +378,6 @@ impl Executor {
     }
 }
 
-impl OfEndpoint for NodeConnections {
-    fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.endpoint
-    }
-
-    fn retire(&self) {
-        self.exclusive.retire();
-    }
-}
-
-impl ServerConnections for NodeConnections {
-    fn is_down(&self) -> bool {
-        !self.exclusive.connector.backoff.is_due()
-    }
-}
-
 /// Sleeps until the next attempt. Returns false if there is no time for it.
 async fn pause_before(next: NextAttempt, retries: Retries, deadline: Deadline) -> bool {
     let Some(delay) = retries.delay(next, deadline.remaining(), rand::random()) else {
@@ -489,198 +387,4 @@ async fn pause_before(next: NextAttempt, retries: Retries, deadline: Deadline) -
         tokio::time::sleep(delay).await;
     }
     true
-}
-
-/// A connection to send one request on.
-enum Acquired {
-    /// Used by many tasks at once; never closed by one of them.
-    Shared(Arc<MultiplexedConnection>),
-    /// Used by this request only.
-    Exclusive(Lease),
-}
-
-impl Acquired {
-    /// The connection.
-    fn connection(&self) -> &MultiplexedConnection {
-        match self {
-            Self::Shared(connection) => connection,
-            Self::Exclusive(lease) => &lease.connection,
-        }
-    }
-
-    /// Gives it back: all replies have come.
-    fn release(self) {
-        if let Self::Exclusive(lease) = self {
-            lease.release();
-        }
-    }
-
-    /// Gives it up: not all replies have come. A shared connection discards late replies by itself.
-    fn discard(self, cause: &Cause) {
-        if let Self::Exclusive(lease) = self {
-            lease.discard(cause);
-        }
-    }
-}
-
-impl NodeConnections {
-    /// Prepares the connections to one node; nothing is contacted.
-    fn new(endpoint: &Arc<Endpoint>, settings: &Settings, purpose: ConnectionPurpose) -> Self {
-        let (own, users, coalescing) = match purpose {
-            // As many users as connections are kept.
-            ConnectionPurpose::Client => (
-                Endpoint::clone(endpoint),
-                settings.blocking_pool_size,
-                WriteCoalescing::Off,
-            ),
-            // No limit on exclusive connections: a client queued for one would miss the element that its BLPOP
-            // waits for.
-            #[cfg(feature = "proxy")]
-            ConnectionPurpose::Proxy(version) => (
-                endpoint.speaking(version),
-                usize::MAX,
-                WriteCoalescing::OneYield,
-            ),
-        };
-        // One connector, hence one backoff, for all connections to the node.
-        let connector = Connector::new(own, settings.connect_timeout, coalescing);
-        let connection = |_| Arc::new(ReconnectingConnection::new(connector.clone()));
-        let replicas = endpoint.replicas.as_ref().map(|replicas| {
-            let settings = *settings;
-            ReplicaConnections::new(replicas, move |replica| {
-                Self::new(replica, &settings, purpose)
-            })
-        });
-        Self {
-            replicas,
-            endpoint: Arc::clone(endpoint),
-            shared: (0..settings.connections_per_node).map(connection).collect(),
-            next: AtomicUsize::new(0),
-            observer: Arc::clone(&endpoint.observer),
-            exclusive: Arc::new(ExclusivePool::new(
-                connector.clone(),
-                settings.blocking_pool_size,
-                users,
-            )),
-        }
-    }
-
-    /// The known state of the node.
-    fn health(&self) -> NodeHealth {
-        let connected = |connection: &&Arc<ReconnectingConnection>| connection.is_connected();
-        let open = self.shared.iter().filter(connected).count();
-        let shared = PoolHealth {
-            open,
-            // Requests of all tasks share them.
-            in_use: open,
-            max: self.shared.len(),
-            ..PoolHealth::default()
-        };
-        let backoff = &self.exclusive.connector.backoff;
-        NodeHealth {
-            replicas: self
-                .replicas
-                .as_ref()
-                .map(|replicas| replicas.replicas().health())
-                .unwrap_or_default(),
-            ..backoff.health(shared, self.exclusive.health())
-        }
-    }
-
-    /// Takes a shared connection for a request that is served at once, and an exclusive one for a blocking
-    /// command, which would hold up everything behind it.
-    async fn acquire(&self, blocking: BlockingTime, deadline: Deadline) -> Result<Acquired, Cause> {
-        match blocking {
-            BlockingTime::None => {
-                let connection = match &self.shared[..] {
-                    [only] => only,
-                    many => &many[self.next.fetch_add(1, Ordering::Relaxed) % many.len()],
-                };
-                Ok(Acquired::Shared(connection.acquire(deadline).await?))
-            }
-            BlockingTime::AtMost(_) | BlockingTime::Forever => Ok(Acquired::Exclusive(
-                Box::pin(self.exclusive.lease(blocking.into(), deadline)).await?,
-            )),
-        }
-    }
-
-    /// Sends one request, appended by `write` and placed by the record of this epoch, and returns its reply.
-    async fn call(
-        &self,
-        (write, epoch): (impl FnOnce(&mut Vec<u8>), u64),
-        blocking: BlockingTime,
-        deadline: Deadline,
-    ) -> Result<Value, Failure> {
-        if deadline.is_zero() {
-            return Err(Failure::not_sent(Cause::no_time_left()));
-        }
-        let acquired = self
-            .acquire(blocking, deadline)
-            .await
-            .map_err(Failure::not_sent)?;
-        let result = acquired.connection().call(write, epoch, deadline).await;
-        match &result {
-            Ok(_) => acquired.release(),
-            Err(failure) => acquired.discard(&failure.cause),
-        }
-        result
-    }
-
-    /// The connections to one server of the node. `None` if it is no longer one of them.
-    pub(super) fn server(self: &Arc<Self>, target: Target) -> Option<Arc<Self>> {
-        match target {
-            Target::Primary => Some(Arc::clone(self)),
-            Target::Replica(id) => self.replicas.as_ref()?.get(id),
-        }
-    }
-
-    /// Makes an attempt at this server, with requests that were placed by the record of this epoch, and collects its
-    /// replies.
-    pub(super) async fn attempt<R: ReplyChannel>(
-        &self,
-        (attempt, epoch): (Attempt<'_>, u64),
-        blocking: BlockingTime,
-        deadline: Deadline,
-    ) -> Answers<R> {
-        let deadline = match attempt.limit(deadline.remaining()) {
-            Some(limit) => deadline.within(limit),
-            None => deadline,
-        };
-        self.observer.started(attempt.kind());
-        let stopwatch = Stopwatch::start(blocking);
-        let request = (attempt.request, epoch);
-        let answers = self.send(request, blocking, deadline).await;
-        self.observer.finished(stopwatch, || {
-            RequestOutcome::of_answers(&answers, &attempt.request.slots)
-        });
-        answers
-    }
-
-    /// Sends one request, placed by the record of this epoch, and collects its replies.
-    async fn send<R: ReplyChannel>(
-        &self,
-        (request, epoch): (&NodeRequest, u64),
-        blocking: BlockingTime,
-        deadline: Deadline,
-    ) -> Answers<R> {
-        let acquired = match self.acquire(blocking, deadline).await {
-            Ok(acquired) => acquired,
-            Err(cause) => return Answers::failed(Failure::not_sent(cause)),
-        };
-        let answers = acquired
-            .connection()
-            .exchange_into(
-                (&request.packed, epoch),
-                request.slots.len(),
-                request.ending,
-                deadline,
-                R::for_request(request),
-            )
-            .await;
-        match &answers.failure {
-            None => acquired.release(),
-            Some(failure) => acquired.discard(&failure.cause),
-        }
-        answers
-    }
 }

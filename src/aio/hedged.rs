@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use futures_util::future::{Either, select};
 
-use crate::aio::executor::NodeConnections;
-use crate::aio::multiplexed::ReplyChannel;
+use crate::aio::in_flight::ReplyChannel;
+use crate::aio::node_connections::NodeConnections;
 use crate::command::BlockingTime;
 use crate::endpoint::{Deadline, NodeReplicas};
 use crate::plan::{Answers, Attempt, Cause, Failure, Hedge};

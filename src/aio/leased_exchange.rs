@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::aio::connector::Connector;
 use crate::aio::exclusive_pool::Lease;
 use crate::aio::executor::Executor;
-use crate::aio::multiplexed::ReplyChannel;
-use crate::aio::reconnecting::Connector;
+use crate::aio::in_flight::ReplyChannel;
 use crate::command::BlockingTime;
 use crate::endpoint::{Deadline, Endpoint};
 use crate::observe::Stopwatch;

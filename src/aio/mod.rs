@@ -36,12 +36,14 @@
 //! Under the handles:
 //!
 //! * `shared`: `Shared`, the state that all handles of one client have in common.
-//! * `executor`: `Executor`, sends each node its requests, then waits for all replies.
-//! * `reconnecting`: `ReconnectingConnection`, a node's shared connection, and `Connector`, how a connection
+//! * `executor`: `Executor`, sends each node its requests, then waits for all replies. `node_connections`: the connections
+//!   to one node; `acquired`: that of one request; `reload`: what goes on by a newer topology.
+//! * `reconnecting`: `ReconnectingConnection`, a node's shared connection; `connector`: `Connector`, how a connection
 //!   is made; `connect`: its socket and its handshake.
 //! * `exclusive_pool`: `ExclusivePool`, connections lent to one user at a time; `leased_exchange`: requests over one that
 //!   is kept afterwards.
-//! * `multiplexed`: `MultiplexedConnection` and its `SendQueue`, one connection that many requests share.
+//! * `multiplexed`: `MultiplexedConnection` and its `SendQueue`, one connection that many requests share; `in_flight`: a
+//!   request on its way, and the way back to its sender.
 //! * `driver`: `Driver`, the task that moves the bytes of one connection.
 //! * `tls`: encrypted streams; `peek`: detects that the server has closed a socket.
 //!
@@ -68,10 +70,12 @@
 //! from it for one second.
 
 #[cfg(feature = "bb8")]
+mod acquired;
 mod bb8;
 mod build;
 mod client;
 mod connect;
+pub(crate) mod connector;
 #[cfg(feature = "deadpool")]
 mod deadpool;
 mod dedicated;
@@ -80,15 +84,18 @@ mod event_channel;
 pub(crate) mod exclusive_pool;
 mod executor;
 mod hedged;
+pub(crate) mod in_flight;
 #[cfg(feature = "proxy")]
 mod leased_exchange;
 pub(crate) mod multiplexed;
 mod node;
+mod node_connections;
 mod options;
 pub(crate) mod peek;
 mod pub_sub_connection;
 mod pubsub;
 pub(crate) mod reconnecting;
+mod reload;
 mod scan;
 mod shared;
 mod subscriber;
@@ -103,7 +110,7 @@ pub use pubsub::{PubSub, PubSubSink, PubSubStream};
 pub use scan::Scan;
 pub use subscriber::Subscriber;
 
-pub(crate) use executor::ConnectionPurpose;
 #[cfg(feature = "proxy")]
 pub(crate) use leased_exchange::LeaseOfServer;
+pub(crate) use node_connections::ConnectionPurpose;
 pub(crate) use shared::Shared;

@@ -25,10 +25,10 @@ use tokio::io::ReadBuf;
 use tokio::runtime::Id;
 use tokio::sync::Notify;
 
+use crate::aio::connector::{Connector, current_thread_runtime};
 use crate::aio::event_channel::EventChannel;
 use crate::aio::multiplexed::is_away;
 use crate::aio::peek::Duplex;
-use crate::aio::reconnecting::{Connector, current_thread_runtime};
 use crate::endpoint::PrimaryVersion;
 use crate::plan::pubsub::{
     ChangeProgress, ChangeRequest, ChannelName, ClusterSignals, ConnectionEnd, DesiredNames, Event,

@@ -89,6 +89,7 @@ impl Stream for Scan {
     type Item = Result<Vec<u8>, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut planned_again = 0;
         loop {
             if let Some(asked) = &mut self.asked {
                 let (shared, answer) = ready!(asked.as_mut().poll(cx));
@@ -97,7 +98,10 @@ impl Stream for Scan {
                 let this = &mut *self;
                 let taken = answer.and_then(|answer| this.pages.answer(answer, &shared.router));
                 if let Err(error) = taken {
-                    return Poll::Ready(Some(Err(error)));
+                    planned_again += 1;
+                    if !this.pages.goes_on_after(&error, planned_again) {
+                        return Poll::Ready(Some(Err(error)));
+                    }
                 }
             }
             let this = &mut *self;

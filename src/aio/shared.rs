@@ -9,8 +9,9 @@ use std::time::Instant;
 use parking_lot::RwLock;
 use redis::{Arg, Cmd, Pipeline, RedisResult, Value};
 
-use crate::aio::executor::{ConnectionPurpose, Executor};
-use crate::aio::multiplexed::ReplyChannel;
+use crate::aio::executor::Executor;
+use crate::aio::in_flight::ReplyChannel;
+use crate::aio::node_connections::ConnectionPurpose;
 use crate::command::Args;
 use crate::config::ClientConfig;
 #[cfg(feature = "proxy")]
@@ -20,8 +21,8 @@ use crate::error::Error;
 use crate::observe::{ClientHealth, RequestSpan};
 use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, CommandOperation, NodePing, Operation, PipelineOperation, Request, RoutedCommand,
-    Router, ScriptCache, ScriptStore, Selection, Step, parse_one,
+    Answers, CommandOperation, NodePing, Operation, PipelineOperation, Request, Router,
+    ScriptCache, ScriptStore, Selection, Step, parse_one,
 };
 use crate::snapshot::{Latest, Snapshot, Variant};
 #[cfg(feature = "proxy")]
@@ -145,7 +146,7 @@ impl Shared {
                 .executor
                 .call(node, write, routed.access, routed.blocking, deadline);
             let called = span.instrument(called).await;
-            if self.router.goes_on_elsewhere(&called, routed.blocking) {
+            if self.router.may_go_on(&called, routed.blocking) {
                 let attempt = deadline.early_attempt(Answers::of_call(called));
                 let packed = &cmd.get_packed_command();
                 let args = &args;
@@ -177,7 +178,8 @@ impl Shared {
         let routed = self.router.route_at(node, args);
         let span = RequestSpan::command(&self.router, self.db, args, routed.as_ref());
         let routed = span.end(routed)?;
-        if routed.direct(self.executor.options.read_from).is_some() {
+        let is_direct = routed.direct(self.executor.options.read_from).is_some();
+        if is_direct && !self.router.is_moving() {
             let write = |out: &mut Vec<u8>| out.extend_from_slice(packed);
             let deadline = self.executor.deadline(routed.blocking);
             let called = self

@@ -14,8 +14,8 @@ use tokio::time::Sleep;
 
 use crate::aio::Shared;
 use crate::aio::event_channel::EventChannel;
-use crate::aio::executor::NodeConnections;
 use crate::aio::multiplexed::DRIVER_PROBE_TIMEOUT;
+use crate::aio::node_connections::NodeConnections;
 use crate::aio::pub_sub_connection::PubSubConnection;
 use crate::command::BlockingTime;
 use crate::endpoint::Deadline;

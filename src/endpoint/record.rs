@@ -113,7 +113,10 @@ mod tests {
     use redis::{Commands, cmd};
 
     use super::*;
+    use crate::command::{Access, BlockingTime};
     use crate::endpoint::Deadline;
+    use crate::partition::NodeIndex;
+    use crate::plan::{Cause, Failure};
     use crate::snapshot::Publisher;
     use crate::topology::record::{
         Followed, NodeRecord, RECORD_DB, RECORD_KEY, RecordDecision, RecordReply, TOPOLOGY_KEY,
@@ -306,6 +309,10 @@ mod tests {
         publisher.records_changed(&Deadline::start(Some(Duration::from_secs(5))));
     }
 
+    fn is_superseded(failure: &Failure) -> bool {
+        matches!(failure.cause, Cause::Superseded) && failure.sent == 0
+    }
+
     fn packed(words: &[&str]) -> Vec<u8> {
         cmd(words[0]).arg(&words[1..]).get_packed_command()
     }
@@ -380,12 +387,17 @@ mod tests {
             .exec(&mut server.own())
             .unwrap();
         events.lock().clear();
-        let superseded = get().unwrap_err();
-        assert!(superseded.is_retryable(), "{superseded}");
-        assert!(superseded.to_string().contains("newer"), "{superseded}");
-        assert_eq!(*source.learned.lock(), BTreeSet::from([SECOND]));
+        let held = thread::spawn({
+            let client = client.clone();
+            move || client.execute(cmd("GET").arg("k"))
+        });
+        while source.learned.lock().is_empty() {
+            assert!(Instant::now() < end);
+            thread::sleep(Duration::from_millis(5));
+        }
         follow(client.shared().publisher(), SECOND);
-        get().unwrap();
+        held.join().unwrap().unwrap();
+        assert_eq!(*source.learned.lock(), BTreeSet::from([SECOND]));
         assert_eq!(server.names(), ["web#rs.c.1.2"]);
         let downs = events
             .lock()
@@ -415,13 +427,13 @@ mod tests {
         server.publish(SECOND);
         follow(client.shared().publisher(), SECOND);
         let sets = server.calls("set");
-        let refused = old.request(&packed(&["SET", "k", "2"])).unwrap_err();
-        assert!(refused.to_string().contains("newer"), "{refused}");
-        let mut pipeline = redis::pipe();
-        pipeline.set("k", 3).set("k", 4);
-        let refused = old.pipeline_results(&pipeline);
-        let refused = refused.map(|replies| replies.into_iter().all(|reply| reply.is_err()));
-        assert!(refused.unwrap_or(true));
+        for blocking in [BlockingTime::None, BlockingTime::Forever] {
+            let executor = &old.executor;
+            let (node, deadline) = (NodeIndex::new(0), executor.deadline(blocking));
+            let request = packed(&["SET", "k", "2"]);
+            let refused = executor.call(node, &request, Access::Write, blocking, deadline);
+            assert!(is_superseded(&refused.unwrap_err()), "{blocking:?}");
+        }
         assert_eq!(server.calls("set"), sets, "nothing was sent");
         client.execute(cmd("SET").arg("k").arg(5)).unwrap();
         // What is in use presents the record when it is given back, or before its next command.
@@ -472,18 +484,13 @@ mod tests {
         server.publish(SECOND);
         follow(client.shared().publisher(), SECOND);
         let sets = server.calls("set");
-        let refused = old.request(cmd("SET").arg("k").arg(2)).await.unwrap_err();
-        assert!(refused.to_string().contains("newer"), "{refused}");
-        let refused = old
-            .request(cmd("BLPOP").arg("list").arg(1))
-            .await
-            .unwrap_err();
-        assert!(refused.to_string().contains("newer"), "{refused}");
-        let mut pipeline = redis::pipe();
-        pipeline.set("k", 3).set("k", 4);
-        let refused = old.pipeline_results(&pipeline).await;
-        let refused = refused.map(|replies| replies.into_iter().all(|reply| reply.is_err()));
-        assert!(refused.unwrap_or(true));
+        for blocking in [BlockingTime::None, BlockingTime::Forever] {
+            let executor = &old.executor;
+            let (node, deadline) = (NodeIndex::new(0), executor.deadline(blocking));
+            let write = |out: &mut Vec<u8>| out.extend(packed(&["SET", "k", "2"]));
+            let refused = executor.call(node, write, Access::Write, blocking, deadline);
+            assert!(is_superseded(&refused.await.unwrap_err()), "{blocking:?}");
+        }
         assert_eq!(server.calls("set"), sets, "nothing was sent");
         client.execute(cmd("SET").arg("k").arg(5)).await.unwrap();
         let () = server.own().lpush("list", "x").unwrap();
@@ -518,8 +525,7 @@ mod tests {
         });
         tokio::time::sleep(Duration::from_millis(100)).await;
         follow(client.shared().publisher(), RecordEpoch::new(2, 1));
-        // Placed by the older record.
-        let _ = waiting.await.unwrap();
+        waiting.await.unwrap().unwrap();
         client.execute(cmd("GET").arg("k")).await.unwrap();
         let learned = BTreeSet::from([RecordEpoch::new(2, 1)]);
         assert_eq!(*source.learned.lock(), learned);

@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, KeyText};
 use crate::hash::HashTag;
 use crate::partition::NodeIndex;
 use crate::plan::Router;
-use crate::plan::refusal::typed_name;
+use crate::plan::refusal::{key_moved, typed_name};
 
 /// Where a key lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,6 +141,9 @@ impl Router {
             }
             // The server that imports a slot is not its owner.
             let is_of_slot = first.is_some() && location.slot.is_some();
+            if location.node != node && self.is_moving() {
+                return Err(key_moved(self.name(node), key, self.name(location.node)));
+            }
             if location.node != node && !is_of_slot {
                 return Err(self.wrong_node(command, key, location.node, node));
             }

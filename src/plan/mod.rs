@@ -121,7 +121,7 @@ pub(crate) use failure::{Answers, Cause, Failure, PoolUse, ReplyBuffer, is_of_re
 pub(crate) use handle_command::{NameCommand, WatchCommand};
 pub(crate) use location::KeyLocation;
 pub(crate) use missing::Fallback;
-pub(crate) use moving::Newest;
+pub(crate) use moving::{MOVING_PAUSE, Newest};
 pub(crate) use operation::{
     CommandOperation, Operation, PipelineOperation, Request, ScriptStore, Selection, Step,
 };
@@ -182,6 +182,8 @@ pub enum Plan {
         ///
         /// Lets a scan that skips unreachable nodes fail when it has skipped all of them.
         answered: bool,
+        /// True in the second pass over the nodes, which there is while a reshard moves keys.
+        is_second_pass: bool,
     },
     /// The servers of a Redis Cluster receive the next step of a scan over all slots; see the page `cluster` of
     /// [`guide`](crate::guide).

@@ -13,19 +13,26 @@
 //! A request without keys stays with its node, or goes to another if any may serve it. If it writes (FLUSHALL, FUNCTION
 //! LOAD), it is held while any key is on the way. MULTI ... EXEC goes, stays or fails as a whole.
 //!
+//! A step of SCAN that was planned before the reshard is not sent in it: its reply would end the scan after one pass, though
+//! it needs a second.
+//!
 //! The order of what is done to a key stays: what shares a key with a held request is held behind it, and what shares one
 //! with a request that goes key by key is held until that is done.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
 use crate::command::{Access, Args, CommandSpec, KeyPositions, PackedCommands, Route, Scripting};
-use crate::error::KeyText;
+use crate::error::{Error, KeyText};
 use crate::partition::{NodeId, NodeIndex};
-use crate::plan::batch::{MovedTo, NodeRequest, ReplySlot};
+use crate::plan::batch::{MovedTo, NodeRequest, ReplySlot, WHOLE};
 use crate::plan::key_by_key::{KeyByKey, cut, has_parts};
-use crate::plan::{ExpectedEnd, Fallback, Plan, Router, ScriptCache};
+use crate::plan::{Cause, ExpectedEnd, Failure, Fallback, Plan, Router, ScriptCache};
+
+/// The pause before the topology is looked at again, for a request over a dedicated connection whose key is on the way.
+pub(crate) const MOVING_PAUSE: Duration = Duration::from_millis(2);
 
 /// The newest topology of a client, for requests that were planned by an older one.
 pub(crate) struct Newest<'r> {
@@ -57,6 +64,18 @@ pub(in crate::plan) enum Fate {
 /// The requests of one node that have the same fate, by their numbers.
 pub(in crate::plan) type FateOf = (Fate, Vec<usize>);
 
+/// How requests were placed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::plan) struct Placing {
+    /// True if their keys decide, and not the user, who has named a node.
+    pub(in crate::plan) is_by_keys: bool,
+    /// True if keys were being moved by the topology of their plan.
+    pub(in crate::plan) is_while_moving: bool,
+}
+
+/// Why a step of a scan is not sent.
+const SCAN_GOES_ON: &str = "keys are being moved from now on, and the scan makes two passes over the nodes; repeat this step";
+
 type Keys<'p> = SmallVec<[&'p [u8]; 2]>;
 
 impl Newest<'_> {
@@ -79,17 +98,19 @@ impl Newest<'_> {
     }
 
     /// What becomes of the requests from number `first` on, in the order in which they are sent. Those that are not
-    /// `placed_by_keys` stay with their node, which the user has named.
+    /// placed by keys stay with their node, which the user has named, and are held while a key of theirs is on the way.
     pub(in crate::plan) fn fates(
         &self,
         request: &NodeRequest,
         first: usize,
-        placed_by_keys: bool,
+        placing: Placing,
     ) -> Vec<FateOf> {
         let node = self.node_of(request);
         let numbers = first..request.slots.len();
-        if !placed_by_keys {
-            return vec![(stay(node), numbers.collect())];
+        if !placing.is_by_keys {
+            let held = self.router.key_on_the_way(&request.packed, first);
+            let fate = held.map_or_else(|| stay(node), |key| Fate::Held(on_the_way(key)));
+            return vec![(fate, numbers.collect())];
         }
         if request.ending == ExpectedEnd::Exec {
             return vec![(self.fate_of_transaction(request, node), numbers.collect())];
@@ -105,7 +126,10 @@ impl Newest<'_> {
             if number < first {
                 continue;
             }
-            let (fate, keys) = self.fate(&args, slot, node);
+            let (mut fate, keys) = self.fate(&args, slot, node);
+            if !placing.is_while_moving && self.begins_two_passes(&args) {
+                fate = Fate::Refused(SCAN_GOES_ON.into());
+            }
             let fate = order.keep(fate, &keys);
             match fates.iter_mut().find(|(other, _)| other.is_one_with(&fate)) {
                 Some((_, numbers)) => numbers.push(number),
@@ -252,7 +276,9 @@ impl Newest<'_> {
             ));
         }
         // The keys that its text shows may have moved.
-        if command.scripting() == Scripting::Yes && command.route() == Route::Keys {
+        let is_script = command.scripting() == Scripting::Yes && command.route() == Route::Keys;
+        // A part of a command for all nodes stays with its own, also if it is sent as a script.
+        if is_script && slot.part == WHOLE {
             return match self.router.route(args, &ScriptCache::empty) {
                 Ok(routed) => match routed.plan {
                     Plan::One(owner) => Fate::Send(owner),
@@ -266,8 +292,53 @@ impl Newest<'_> {
         stay(node)
     }
 
+    /// True for a step of a scan that makes two passes by the newest topology.
+    fn begins_two_passes(&self, args: &[&[u8]]) -> bool {
+        let command = self.router.lookup(args).ok();
+        self.router.is_moving() && command.is_some_and(|command| command.route() == Route::Scan)
+    }
+
     fn any_node(&self) -> Option<NodeIndex> {
         self.router.topology().next_living(None)
+    }
+}
+
+impl Router {
+    /// Why a packed request over a dedicated connection to a node of this name has to wait: one of its keys is on the way to
+    /// another node.
+    pub(crate) fn held_back(&self, packed: &[u8], node: &str) -> Option<Error> {
+        let key = self.key_on_the_way(packed, 0)?;
+        let failure = Failure::not_sent(Cause::Moving(on_the_way(key)));
+        Some(failure.without_answer(node))
+    }
+
+    /// A key that is on the way to another node, of packed commands from number `first` on.
+    fn key_on_the_way<'p>(&self, packed: &'p [u8], first: usize) -> Option<&'p [u8]> {
+        let moving = self.topology().moving()?;
+        if !moving.has_closed() {
+            return None;
+        }
+        let mut commands = PackedCommands::new(packed);
+        let (mut args, mut at) = (Args::new(), KeyPositions::default());
+        let mut number = 0;
+        while let Ok(Some(_)) = commands.next(&mut args) {
+            number += 1;
+            let Ok(command) = self.lookup(&args) else {
+                continue;
+            };
+            at.clear();
+            if number <= first || command.positions(&args, &mut at).is_err() {
+                continue;
+            }
+            let mut keys = at
+                .keys
+                .iter()
+                .filter_map(|&at| args.get(at as usize).copied());
+            if let Some(key) = keys.find(|key| moving.is_closed(key)) {
+                return Some(key);
+            }
+        }
+        None
     }
 }
 
@@ -286,41 +357,55 @@ impl Fate {
 #[derive(Default)]
 struct Order<'p> {
     /// Of those that are sent.
-    sent: HashSet<&'p [u8]>,
+    sent: KeysOf<'p>,
     /// Of those that are held.
-    held: HashSet<&'p [u8]>,
+    held: KeysOf<'p>,
     /// Of those that go key by key, and of those behind them.
-    behind: HashSet<&'p [u8]>,
-    /// True if a request is held that concerns all keys.
-    holds_all: bool,
+    behind: KeysOf<'p>,
+}
+
+/// The keys of some requests.
+#[derive(Default)]
+struct KeysOf<'p> {
+    keys: HashSet<&'p [u8]>,
+    /// True if one of the requests concerns all keys.
+    is_all: bool,
+}
+
+impl<'p> KeysOf<'p> {
+    /// True if one of the requests must stay before one with these keys, or with all.
+    fn is_before(&self, keys: &Keys<'p>, is_for_all: bool) -> bool {
+        self.is_all
+            || is_for_all && !self.keys.is_empty()
+            || keys.iter().any(|key| self.keys.contains(key))
+    }
 }
 
 impl<'p> Order<'p> {
     /// The fate of a request after those before it.
     fn keep(&mut self, fate: Fate, keys: &Keys<'p>) -> Fate {
-        let shares = |others: &HashSet<&[u8]>| keys.iter().any(|key| others.contains(key));
+        // A write without keys. What is sent and has none may be sent at any time.
+        let is_for_all = keys.is_empty() && matches!(fate, Fate::Held(_));
+        let is_after = |others: &KeysOf<'p>| others.is_before(keys, is_for_all);
+        let (sent, held) = (is_after(&self.sent), is_after(&self.held));
         let fate = match fate {
             // What is refused is not sent at all.
             Fate::Refused(_) => return fate,
-            _ if shares(&self.behind) => Fate::Behind,
-            Fate::KeyByKey if shares(&self.sent) || shares(&self.held) || self.holds_all => {
-                Fate::Behind
-            }
-            Fate::Held(_) => fate,
-            _ if self.holds_all || shares(&self.held) => Fate::Held(
+            _ if is_after(&self.behind) || held && sent => Fate::Behind,
+            Fate::KeyByKey if sent || held => Fate::Behind,
+            Fate::Held(_) if sent => Fate::Behind,
+            Fate::Send(_) if held => Fate::Held(
                 "a request before it has to wait, as keys are on the way to other nodes".into(),
             ),
             fate => fate,
         };
         let of_these = match fate {
-            Fate::Held(_) => {
-                self.holds_all |= keys.is_empty();
-                &mut self.held
-            }
+            Fate::Held(_) => &mut self.held,
             Fate::Behind | Fate::KeyByKey => &mut self.behind,
             Fate::Send(_) | Fate::Refused(_) => &mut self.sent,
         };
-        of_these.extend(keys.iter().copied());
+        of_these.keys.extend(keys.iter().copied());
+        of_these.is_all |= is_for_all;
         fate
     }
 }

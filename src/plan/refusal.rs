@@ -48,6 +48,20 @@ pub(super) fn keys_moved(name: &str) -> Error {
     .with_retry(Retry::Unsafe)
 }
 
+/// Error for a key that has moved from the node of a dedicated connection to the node `owner`.
+pub(super) fn key_moved(name: &str, key: &[u8], owner: &str) -> Error {
+    Error::new(
+        ErrorKind::Moving,
+        format!(
+            "node {name}: key {} is on node {owner}, as keys are being moved; nothing was sent, so begin again with a new \
+             connection for it",
+            KeyText(key)
+        ),
+    )
+    .at_node(name)
+    .with_retry(Retry::Unsafe)
+}
+
 /// Error for a dedicated connection to a server of a cluster that gives the keys of the connection away.
 pub(super) fn keys_moving(name: &str) -> Error {
     Error::new(

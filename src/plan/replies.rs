@@ -12,13 +12,15 @@
 //! [`whole`](PipelineReplies::whole), as redis-rs has it: a pipeline one of whose commands got no reply is an
 //! error as a whole, while error replies are replies.
 
+use std::sync::Arc;
+
 use redis::Value;
 
 use crate::command::{Access, Args, PackedCommands};
 use crate::error::{Error, ErrorKind, PartOutcome, PartStatus, Retry, server_error};
 use crate::partition::NodeIndex;
 use crate::plan::Router;
-use crate::plan::batch::ReplySlot;
+use crate::plan::batch::{MovedTo, NodeRequest, ReplySlot};
 
 /// The results of the commands of a pipeline, in their order.
 #[derive(Clone, Debug, Default)]
@@ -29,9 +31,36 @@ pub(crate) struct PipelineReplies {
     /// The commands without a reply of their own, and why, ascending; at most one entry for each.
     failed: Vec<(u32, Error)>,
     /// The commands with an error reply of a single node, and the node.
-    refused: Vec<(u32, NodeIndex)>,
+    refused: Vec<(u32, ReplyNode)>,
     /// The node of a transaction.
-    exec: Option<NodeIndex>,
+    exec: Option<ReplyNode>,
+}
+
+/// The node of a reply.
+#[derive(Clone, Debug)]
+pub(in crate::plan) enum ReplyNode {
+    /// One of the topology by which the request was planned.
+    Planned(NodeIndex),
+    /// One of a newer topology.
+    Moved(Arc<MovedTo>),
+}
+
+impl ReplyNode {
+    /// The node that has replied to a request.
+    pub(in crate::plan) fn of(request: &NodeRequest) -> Self {
+        match &request.moved {
+            Some(moved) => Self::Moved(Arc::clone(moved)),
+            None => Self::Planned(request.node),
+        }
+    }
+
+    /// Its name. `router` is that of the plan.
+    fn name<'n>(&'n self, router: &'n Router) -> &'n str {
+        match self {
+            Self::Planned(node) => router.name(*node),
+            Self::Moved(moved) => &moved.name,
+        }
+    }
 }
 
 /// Collects the [`PipelineReplies`] of a batch, whose nodes reply in any order.
@@ -57,11 +86,12 @@ impl ReplyCollector {
         }
     }
 
-    /// Records the reply of `node` to a command.
+    /// Records the reply to a command of this request.
     #[inline]
-    pub(in crate::plan) fn reply(&mut self, slot: ReplySlot, node: NodeIndex, value: Value) {
+    pub(in crate::plan) fn reply(&mut self, slot: ReplySlot, request: &NodeRequest, value: Value) {
         let command = slot.command;
         if let Value::ServerError(_) = value {
+            let node = ReplyNode::of(request);
             self.replies.refused.push((command, node));
         }
         // Another node may have failed to serve the command before.
@@ -147,7 +177,7 @@ impl PipelineReplies {
     }
 
     /// The reply of `node` to EXEC.
-    pub(in crate::plan) fn exec(node: NodeIndex, reply: Value) -> Self {
+    pub(in crate::plan) fn exec(node: ReplyNode, reply: Value) -> Self {
         Self {
             values: vec![reply],
             exec: Some(node),
@@ -222,7 +252,7 @@ impl PipelineReplies {
     pub(crate) fn each(mut self, router: &Router, packed: &[u8]) -> Vec<Result<Value, Error>> {
         self.refused.sort_by_key(|(command, _)| *command);
         // The reply to EXEC is that to all commands; MULTI comes before them.
-        let (before, values) = match (&mut self.values[..], self.exec) {
+        let (before, values) = match (&mut self.values[..], &self.exec) {
             ([Value::Array(replies)], Some(_)) => (1, std::mem::take(replies)),
             _ => (0, self.values),
         };
@@ -236,8 +266,8 @@ impl PipelineReplies {
             let error = match (failed, value) {
                 (Some((_, error)), _) => error,
                 (None, Value::ServerError(error)) => {
-                    let node = refused.map(|(_, node)| node).or(exec);
-                    Error::from_server(&error, node.map(|node| router.name(node)))
+                    let node = refused.map(|(_, node)| node).or_else(|| exec.clone());
+                    Error::from_server(&error, node.as_ref().map(|node| node.name(router)))
                 }
                 (None, value) => return Ok(value),
             };
@@ -269,7 +299,7 @@ impl PipelineReplies {
                     router.record_failure(&mut outcomes, frame, error);
                 }
                 (None, Value::ServerError(error)) => {
-                    let node = refused.map(|(_, node)| router.name(*node));
+                    let node = refused.map(|(_, node)| node.name(router));
                     let error = Error::from_server(error, node);
                     is_safe &= error.is_retryable();
                     router.record_failure(&mut outcomes, frame, &error);

@@ -611,12 +611,14 @@ impl Router {
             node,
             cursor,
             answered,
+            is_second_pass,
         } = ScanCursor::parse(args[1], self)?;
         if !self.topology.out().contains(node) {
             return Ok(Plan::Scan {
                 node,
                 cursor,
                 answered,
+                is_second_pass,
             });
         }
         // The node went out while it was scanned. Its own cursor is of no use to another one.
@@ -631,6 +633,7 @@ impl Router {
             node: next.unwrap_or(node),
             cursor: 0,
             answered,
+            is_second_pass,
         })
     }
 

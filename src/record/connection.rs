@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Cmd, ProtocolVersion, Value, cmd};
+use redis::{Cmd, ProtocolVersion, Value};
 
 use crate::blocking::RespStream;
 use crate::endpoint::{Deadline, Endpoint};
@@ -73,16 +73,6 @@ impl NodeConnection {
         self.limit = limit;
     }
 
-    /// Presents a name with another end to the node.
-    ///
-    /// # Errors
-    ///
-    /// As for [`call`](Self::call).
-    pub(crate) fn set_suffix(&mut self, suffix: NameSuffix) -> Result<(), Error> {
-        let name = self.endpoint.login.client_name(&suffix.to_string());
-        self.call(cmd("CLIENT").arg("SETNAME").arg(name)).map(drop)
-    }
-
     /// Sends a command and reads its reply.
     ///
     /// # Errors
@@ -96,24 +86,11 @@ impl NodeConnection {
         }
     }
 
-    /// Sends commands at once and reads their replies, which may be errors of the server.
-    ///
-    /// # Errors
-    ///
-    /// If the connection breaks: some of the commands may have been carried out.
-    pub(crate) fn call_all(&mut self, commands: &[Cmd]) -> Result<Vec<Value>, Error> {
-        let mut packed = Vec::new();
-        for command in commands {
-            command.write_packed_command(&mut packed);
-        }
-        self.call_packed(&packed, commands.len())
-    }
-
     /// Sends `count` commands in the wire format at once and reads their replies, which may be errors of the server.
     ///
     /// # Errors
     ///
-    /// As for [`call_all`](Self::call_all).
+    /// If the connection breaks: some of the commands may have been carried out.
     pub(crate) fn call_packed(&mut self, packed: &[u8], count: usize) -> Result<Vec<Value>, Error> {
         let deadline = Deadline::start(Some(self.limit));
         let mut replies = Vec::with_capacity(count);

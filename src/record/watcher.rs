@@ -65,7 +65,11 @@ impl Watcher {
             for node in &mut self.nodes {
                 has_waited |= node.watch(&self.state, slice);
             }
-            if !has_waited && !self.state.sleep(RECONNECT_AFTER.0) {
+            let pause = match self.nodes.is_empty() {
+                true => ROUND,
+                false => RECONNECT_AFTER.0,
+            };
+            if !has_waited && !self.state.sleep(pause) {
                 return;
             }
         }

@@ -15,13 +15,13 @@ use crate::error::Error;
 use crate::observe::Stopwatch;
 use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, Attempt, Cause, DedicatedState, Exchange, ExchangeStep, Failure, KeyCheck, Operation,
-    Request, RequestOutcome, Selection, Step, parse_one,
+    Answers, Attempt, Cause, DedicatedState, Exchange, ExchangeStep, Failure, KeyCheck,
+    MOVING_PAUSE, Operation, Request, RequestOutcome, Selection, Step, parse_one,
 };
 use crate::snapshot::SnapshotHandle;
 use crate::sync::Shared;
 use crate::sync::connection::NodeConnection;
-use crate::sync::executor::NodePools;
+use crate::sync::node_pools::NodePools;
 use crate::topology::NodeRef;
 
 /// A connection to one node that nobody else uses: WATCH, MULTI, SUBSCRIBE, CLIENT and other stateful
@@ -95,6 +95,21 @@ impl Dedicated {
             }
         }
         Ok(shared)
+    }
+
+    /// Finds the node for a packed request, once none of its keys is on the way to another node.
+    fn locate_for(&mut self, packed: &[u8]) -> RedisResult<Guard<Arc<Shared>>> {
+        let deadline = self.shared.load().executor.deadline(BlockingTime::None);
+        loop {
+            let shared = self.locate()?;
+            let Some(error) = shared.router.held_back(packed, self.node_name()) else {
+                return Ok(shared);
+            };
+            if deadline.is_over() {
+                return Err(error.into());
+            }
+            thread::sleep(MOVING_PAUSE);
+        }
     }
 
     /// Gets ready for subscriptions, after which nobody else may use the connection.
@@ -227,7 +242,7 @@ impl Dedicated {
     fn send_command(&mut self, packed: &[u8]) -> RedisResult<Value> {
         // First: what it presents is not newer than the topology that is loaded then.
         self.renew_login()?;
-        let shared = self.locate()?;
+        let shared = self.locate_for(packed)?;
         let args = &parse_one(packed)?;
         let operation = self
             .state
@@ -372,7 +387,7 @@ impl ConnectionLike for Dedicated {
     ) -> RedisResult<Vec<Value>> {
         let selection = Selection::of(cmd, offset, count)?;
         self.renew_login()?;
-        let shared = self.locate()?;
+        let shared = self.locate_for(cmd)?;
         let operation = self
             .state
             .pipeline(&shared.router, &**shared, cmd, selection.kind)?;

@@ -13,7 +13,6 @@
 //! Connections are taken in node order, so that two requests over the same nodes never wait for each other's
 //! connections in a circle.
 
-use std::ops::Deref;
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,19 +20,20 @@ use std::time::{Duration, Instant};
 use redis::Value;
 
 use crate::command::{Access, BlockingTime};
-use crate::config::{ClientConfig, Settings};
+use crate::config::ClientConfig;
 use crate::endpoint::{Deadline, Endpoint};
-use crate::endpoint::{ReplicaConnections, ServerConnections};
-use crate::observe::{NodeHealth, NodeObserver, Stopwatch};
+use crate::observe::{NodeObserver, Stopwatch};
 use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, Attempt, AttemptKind, Cause, ClusterReport, Exchange, ExchangeStep, ExpectedEnd,
-    Failure, LastRefusal, Newest, NextAttempt, NodeRequest, PoolUse, RequestOutcome, Retries,
+    Answers, Attempt, AttemptKind, Cause, ClusterReport, Exchange, ExchangeStep, Failure,
+    LastRefusal, NextAttempt, NodeRequest, RequestOutcome, Retries,
 };
-use crate::policy::{HandshakeScope, RequestOptions, Target};
-use crate::snapshot::{ClusterConnections, Latest, OfEndpoint, carry_over};
-use crate::sync::connection::{Connector, Delivery, NodeConnection};
-use crate::sync::pool::{Checkout, Lease, Pool, PoolSettings};
+use crate::policy::{HandshakeScope, RequestOptions};
+use crate::snapshot::{ClusterConnections, Latest, carry_over};
+use crate::sync::call::call;
+use crate::sync::connection::{Delivery, NodeConnection};
+use crate::sync::node_pools::{NodePools, ServerPools};
+use crate::sync::pool::{Checkout, Lease};
 use crate::topology::HostPort;
 
 /// The connections to all nodes. Clones share them.
@@ -44,127 +44,11 @@ pub(crate) struct Executor {
     /// How long requests may take, and when they are sent again.
     pub(super) options: RequestOptions,
     /// The epochs of the records that the placement follows, in node order, if the client follows records.
-    records: Option<Arc<[u64]>>,
+    pub(super) records: Option<Arc<[u64]>>,
     /// The connections to all servers of the cluster, if the nodes are those of one.
     cluster: Option<Arc<ClusterConnections<NodePools>>>,
     /// The newest connections of the client.
-    latest: Weak<Latest<Executor>>,
-}
-
-/// The connections to one node. Two pools, so that clients that wait in BLPOP cannot use up the connections
-/// of everyone else.
-#[derive(Debug)]
-pub(super) struct NodePools {
-    /// How the node is reached.
-    endpoint: Arc<Endpoint>,
-    /// For requests that are served at once.
-    pub(super) shared: Pool,
-    /// For blocking commands, transactions and dedicated connections.
-    pub(super) exclusive: Pool,
-    /// Counts and times the requests.
-    pub(super) observer: Arc<NodeObserver>,
-    /// The connections to the replicas of the node, if it may have any.
-    pub(super) replicas: Option<ReplicaConnections<NodePools>>,
-}
-
-impl NodePools {
-    /// Prepares the connections to one node; nothing is contacted.
-    fn new(endpoint: &Arc<Endpoint>, settings: &Settings) -> Self {
-        // One connector for both pools, so that they share the node's backoff.
-        let connector = Connector::new(Endpoint::clone(endpoint));
-        let pool = |size, pool_use| {
-            let settings = PoolSettings {
-                size,
-                connect_timeout: settings.connect_timeout,
-                idle_check: settings.idle_check,
-                pool_use,
-            };
-            Pool::new(connector.clone(), endpoint.address.clone(), settings)
-        };
-        let replicas = endpoint.replicas.as_ref().map(|replicas| {
-            let settings = *settings;
-            ReplicaConnections::new(replicas, move |replica| Self::new(replica, &settings))
-        });
-        Self {
-            replicas,
-            endpoint: Arc::clone(endpoint),
-            observer: Arc::clone(&endpoint.observer),
-            shared: pool(settings.pool_size, PoolUse::Shared),
-            exclusive: pool(settings.blocking_pool_size, PoolUse::Exclusive),
-        }
-    }
-
-    /// The pool for a request that the server may hold back for `blocking`.
-    fn pool(&self, blocking: BlockingTime) -> &Pool {
-        match blocking {
-            BlockingTime::None => &self.shared,
-            BlockingTime::AtMost(_) | BlockingTime::Forever => &self.exclusive,
-        }
-    }
-
-    /// The known state of the node.
-    pub(super) fn health(&self) -> NodeHealth {
-        NodeHealth {
-            replicas: self
-                .replicas
-                .as_ref()
-                .map(|replicas| replicas.replicas().health())
-                .unwrap_or_default(),
-            ..self.shared.node_health(&self.exclusive)
-        }
-    }
-
-    /// The connections to one server of the node. `None` if it is no longer one of them.
-    pub(super) fn server(&self, target: Target) -> Option<ServerPools<'_>> {
-        match target {
-            Target::Primary => Some(ServerPools::Primary(self)),
-            Target::Replica(id) => {
-                let replica = self.replicas.as_ref()?.get(id)?;
-                Some(ServerPools::Other(replica))
-            }
-        }
-    }
-}
-
-impl OfEndpoint for NodePools {
-    fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.endpoint
-    }
-
-    fn retire(&self) {
-        self.shared.retire();
-        self.exclusive.retire();
-    }
-}
-
-impl ServerConnections for NodePools {
-    fn is_down(&self) -> bool {
-        self.shared.is_down()
-    }
-}
-
-/// The connections to one server of a node, for one request.
-pub(super) enum ServerPools<'n> {
-    Primary(&'n NodePools),
-    Other(Arc<NodePools>),
-}
-
-impl Deref for ServerPools<'_> {
-    type Target = NodePools;
-
-    fn deref(&self) -> &NodePools {
-        match self {
-            Self::Primary(pools) => pools,
-            Self::Other(pools) => pools,
-        }
-    }
-}
-
-impl NodePools {
-    /// How to make a connection outside of the pools, and how long that may take.
-    pub(super) fn pub_sub_connector(&self) -> (Connector, Duration) {
-        self.shared.connector()
-    }
+    pub(super) latest: Weak<Latest<Executor>>,
 }
 
 impl Executor {
@@ -227,7 +111,7 @@ impl Executor {
     }
 
     /// The deadline, from now, of a request that the server may hold back for `blocking`.
-    pub(super) fn deadline(&self, blocking: BlockingTime) -> Deadline {
+    pub(crate) fn deadline(&self, blocking: BlockingTime) -> Deadline {
         Deadline::of_request(&self.options, blocking)
     }
 
@@ -335,28 +219,6 @@ impl Executor {
         }
     }
 
-    /// Has an exchange, which these connections have begun, planned again by the newest topology. `newer` are the
-    /// connections by which it was sent since. Returns those by which it goes on, if they are others than these.
-    fn reload(&self, newer: Option<Self>, exchange: &mut Exchange) -> Option<Self> {
-        let Some(latest) = self.latest.upgrade().and_then(|latest| latest.load()) else {
-            exchange.give_up_held();
-            return newer;
-        };
-        let used = newer.as_ref().unwrap_or(self);
-        let is_newer = !Arc::ptr_eq(&used.nodes, &latest.executor.nodes);
-        let newest = Newest {
-            router: &latest.router,
-            is_newer,
-            follows_record: latest.executor.records.is_some(),
-            identity: &|node| Some(self.nodes.get(node.get())?.endpoint.observer.node().id()),
-        };
-        exchange.replan(&newest, Instant::now());
-        match is_newer {
-            true => Some(latest.executor.with_options(self.options)),
-            false => newer,
-        }
-    }
-
     /// Reports to the source of the cluster's map.
     pub(super) fn report_to_cluster(&self, reports: Vec<ClusterReport>) {
         if let Some(cluster) = &self.cluster {
@@ -447,38 +309,6 @@ impl Executor {
             }
         }
         in_flight.into_iter().map(InFlight::end).collect()
-    }
-}
-
-/// Sends one request, placed by the record of this epoch, over a connection of the pool and returns its reply.
-fn call(
-    pool: &Pool,
-    checkout: Checkout,
-    scope: HandshakeScope,
-    (request, epoch): (&[u8], u64),
-    deadline: &Deadline,
-) -> Result<Value, Failure> {
-    if deadline.is_zero() {
-        return Err(Failure::not_sent(Cause::no_time_left()));
-    }
-    let mut lease = pool
-        .lease(checkout, scope, deadline)
-        .map_err(Failure::not_sent)?;
-    match lease.connection().call(request, epoch, deadline) {
-        Ok(value) => {
-            if ExpectedEnd::Any.is_met_by(&value) {
-                lease.release(deadline.start);
-            }
-            Ok(value)
-        }
-        Err(error) => {
-            lease.discard(&error.cause);
-            Err(Failure {
-                cause: error.cause,
-                // One request: either it may have been sent or not.
-                sent: usize::from(error.sent == Delivery::MaybeSent),
-            })
-        }
     }
 }
 

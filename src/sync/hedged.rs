@@ -14,7 +14,8 @@ use crate::command::BlockingTime;
 use crate::endpoint::Deadline;
 use crate::observe::Stopwatch;
 use crate::plan::{Answers, Attempt, Exchange};
-use crate::sync::executor::{Executor, InFlight, NodePools};
+use crate::sync::executor::{Executor, InFlight};
+use crate::sync::node_pools::NodePools;
 
 /// How long a connection without a reply is left before the other one is looked at.
 const TURN: Duration = Duration::from_millis(1);

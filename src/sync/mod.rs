@@ -36,6 +36,7 @@
 //! * `shared`: `Shared`, the state that all handles of one client have in common; `async_client`: the client on
 //!   tokio of the same description, for programs that use both.
 //! * `executor`: `Executor`, writes to all nodes of a request, then reads from all.
+//! * `node_pools`: `NodePools`, the connections to one node.
 //! * `pool`: `Pool` and `Lease`, a bounded number of connections to one node.
 //! * `connection`: `NodeConnection`, one connection, and `Connector`, how it is made.
 //!
@@ -44,9 +45,10 @@
 //! Only subscribers start threads; a fan-out needs none. Nothing here decides which command goes where, what
 //! its reply means or what may be sent again: that is `plan`, for the client on tokio as well.
 
-#[cfg(feature = "tokio-comp")]
 mod async_client;
 mod build;
+#[cfg(feature = "tokio-comp")]
+mod call;
 mod client;
 mod client_pubsub;
 mod connection;
@@ -55,12 +57,14 @@ mod event_channel;
 mod executor;
 mod hedged;
 mod node;
+mod node_pools;
 mod options;
 mod pool;
 mod pub_sub_connection;
 mod pubsub;
 #[cfg(feature = "r2d2")]
 mod r2d2;
+mod reload;
 mod scan;
 mod shared;
 mod subscriber;

@@ -68,6 +68,7 @@ impl Iterator for Scan {
     type Item = Result<Vec<u8>, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        let mut planned_again = 0;
         loop {
             // One snapshot for a request and its reply.
             let shared = match self.shared.ready() {
@@ -82,7 +83,10 @@ impl Iterator for Scan {
                     if let Err(error) =
                         answer.and_then(|answer| self.pages.answer(answer, &shared.router))
                     {
-                        return Some(Err(error));
+                        planned_again += 1;
+                        if !self.pages.goes_on_after(&error, planned_again) {
+                            return Some(Err(error));
+                        }
                     }
                 }
             }

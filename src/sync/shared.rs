@@ -125,7 +125,8 @@ impl Shared {
         let span = RequestSpan::command(&self.router, self.db, &args, routed.as_ref());
         let _entered = span.enter();
         let routed = span.end(routed)?;
-        if routed.direct(self.executor.options.read_from).is_some() {
+        let is_direct = routed.direct(self.executor.options.read_from).is_some();
+        if is_direct && !self.router.is_moving() {
             return span.end(self.call(node, packed, &args, &routed, false));
         }
         let args = &args;
@@ -154,7 +155,7 @@ impl Shared {
             .executor
             .call(node, packed, routed.access, routed.blocking, deadline);
         let goes_on = match follows {
-            true => self.router.goes_on_elsewhere(&result, routed.blocking),
+            true => self.router.may_go_on(&result, routed.blocking),
             false => self.router.is_planned_again(&result),
         };
         if goes_on {

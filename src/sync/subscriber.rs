@@ -19,7 +19,7 @@ use crate::plan::pubsub::{
 use crate::snapshot::{SnapshotHandle, SnapshotListener};
 use crate::sync::Shared;
 use crate::sync::event_channel::{EventChannel, Received};
-use crate::sync::executor::NodePools;
+use crate::sync::node_pools::NodePools;
 use crate::sync::pub_sub_connection::PubSubConnection;
 use crate::topology::Topology;
 

@@ -134,11 +134,6 @@ impl Moving {
         &self.from
     }
 
-    /// The topology that it leads to.
-    pub(crate) fn to(&self) -> &Topology {
-        &self.to
-    }
-
     /// True if any unit is closed.
     pub(crate) fn has_closed(&self) -> bool {
         self.has_closed

@@ -43,6 +43,9 @@ pub enum RecordState {
     Current,
     /// That of the topology, while a reshard moves keys.
     Moving,
+    /// That of the topology, but somebody has claimed the term and not finished: see
+    /// [`FleetRecord::publish`](crate::ops::FleetRecord::publish), which ends that.
+    Claimed,
     /// That of the topology in an older term than that of other nodes: a change has not arrived.
     Behind,
     /// That of the topology, with another text beside it, such as other addresses.
@@ -86,6 +89,8 @@ impl FleetReport {
                 RecordState::Behind
             } else if record.reshard.is_some() {
                 RecordState::Moving
+            } else if record.mover.is_some() {
+                RecordState::Claimed
             } else if reading.texts.topology.as_deref() != Some(&text) {
                 RecordState::OtherText
             } else {
@@ -136,6 +141,7 @@ impl RecordState {
         match self {
             Self::Current => "current",
             Self::Moving => "current, during a reshard",
+            Self::Claimed => "current, but claimed by somebody who has not finished",
             Self::Behind => "behind: of an older term than other nodes",
             Self::OtherText => "current, but with another text",
             Self::OtherTopology => "of another topology",

@@ -131,16 +131,6 @@ impl StoredRecord {
         })
     }
 
-    /// Reads the record again, with the texts.
-    ///
-    /// # Errors
-    ///
-    /// As for [`NodeConnection::record_and_texts`].
-    pub(crate) fn read(&mut self) -> Result<&RecordReading, Error> {
-        self.reading = self.connection.record_and_texts()?;
-        Ok(&self.reading)
-    }
-
     /// Writes a record in place of the one that was read or written last.
     ///
     /// # Errors

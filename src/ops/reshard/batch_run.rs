@@ -75,7 +75,7 @@ impl Source<'_, '_> {
                     step
                 }
                 AfterFailure::Repeat => {
-                    self.tell_repeated(&batch, &fault);
+                    self.notify_repeated(&batch, &fault);
                     match self.replace_links(&batch, target) {
                         Ok(()) => BatchStep::FIRST,
                         Err(fault) => return Err(self.give_up(&batch, target, fault)),
@@ -196,6 +196,9 @@ impl Source<'_, '_> {
         self.size.closed_for(size.sum(), batch.fenced_after, closed);
         self.index.moved(batch.pair, batch.until);
         let keys = std::mem::take(&mut batch.keys.keys);
+        for key in &keys {
+            self.sizes.remove(key);
+        }
         let Some(pair) = self.pairs.get_mut(batch.pair) else {
             return;
         };
@@ -203,7 +206,7 @@ impl Source<'_, '_> {
         pair.leftovers = pair.leftovers.split_off(&(batch.until, Key::default()));
         let count = keys.len();
         pair.sweeps.add(Instant::now(), keys);
-        self.session.tell(ReshardEvent::Batch {
+        self.session.notify(ReshardEvent::Batch {
             source: self.node.name.clone(),
             target: pair.target.name.clone(),
             units: batch.until.min(UNITS),
@@ -265,12 +268,12 @@ impl Source<'_, '_> {
         fault
     }
 
-    fn tell_repeated(&self, batch: &Batch, fault: &Fault) {
+    fn notify_repeated(&self, batch: &Batch, fault: &Fault) {
         let target = self
             .pairs
             .get(batch.pair)
             .map(|pair| pair.target.name.clone());
-        self.session.tell(ReshardEvent::Repeated {
+        self.session.notify(ReshardEvent::Repeated {
             source: self.node.name.clone(),
             target: target.unwrap_or_default(),
             cause: fault.error.to_string(),

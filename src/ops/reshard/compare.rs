@@ -19,7 +19,7 @@ pub(super) struct Clocks {
 
 /// What is to be done about a key after it was copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Comparison {
     /// Both agree.
     Same,
     /// It has expired at the source since: it is deleted at the target, whose clock may be behind.
@@ -60,16 +60,16 @@ impl Expiry {
 }
 
 /// Compares what both servers say of one key. `slack` is how far two readings of one expiry may differ.
-pub(super) fn compare(source: Expiry, target: Expiry, clocks: Clocks, slack: i64) -> Verdict {
+pub(super) fn compare(source: Expiry, target: Expiry, clocks: Clocks, slack: i64) -> Comparison {
     use Expiry::{At, Never, NoKey};
     match (source, target) {
-        (NoKey, NoKey) | (Never, Never) => Verdict::Same,
-        (At(one), At(other)) if one.abs_diff(other) <= slack.unsigned_abs() => Verdict::Same,
+        (NoKey, NoKey) | (Never, Never) => Comparison::Same,
+        (At(one), At(other)) if one.abs_diff(other) <= slack.unsigned_abs() => Comparison::Same,
         // Nobody may delete a key of a closed unit, so it is time that has passed.
-        (NoKey, At(at)) if at <= clocks.source.saturating_add(slack) => Verdict::Expired,
+        (NoKey, At(at)) if at <= clocks.source.saturating_add(slack) => Comparison::Expired,
         // The clock of the target is ahead.
-        (At(at), NoKey) if at <= clocks.target.saturating_add(slack) => Verdict::Same,
-        _ => Verdict::Different,
+        (At(at), NoKey) if at <= clocks.target.saturating_add(slack) => Comparison::Same,
+        _ => Comparison::Different,
     }
 }
 
@@ -85,27 +85,30 @@ mod tests {
 
     #[test]
     fn comparison_finds_keys_and_expiries_that_differ() {
-        let verdict = |source, target| compare(source, target, CLOCKS, 0);
+        let compared = |source, target| compare(source, target, CLOCKS, 0);
         for (source, target, expected) in [
-            (NoKey, NoKey, Verdict::Same),
-            (Never, Never, Verdict::Same),
-            (At(5000), At(5000), Verdict::Same),
-            (At(5000), At(5001), Verdict::Different),
-            (At(5000), Never, Verdict::Different),
-            (Never, At(5000), Verdict::Different),
-            (Never, NoKey, Verdict::Different),
-            (NoKey, Never, Verdict::Different),
+            (NoKey, NoKey, Comparison::Same),
+            (Never, Never, Comparison::Same),
+            (At(5000), At(5000), Comparison::Same),
+            (At(5000), At(5001), Comparison::Different),
+            (At(5000), Never, Comparison::Different),
+            (Never, At(5000), Comparison::Different),
+            (Never, NoKey, Comparison::Different),
+            (NoKey, Never, Comparison::Different),
             // Expired at the source meanwhile, or at the target, which is ahead by 100 ms.
-            (NoKey, At(999), Verdict::Expired),
-            (NoKey, At(1001), Verdict::Different),
-            (At(1050), NoKey, Verdict::Same),
-            (At(1101), NoKey, Verdict::Different),
+            (NoKey, At(999), Comparison::Expired),
+            (NoKey, At(1001), Comparison::Different),
+            (At(1050), NoKey, Comparison::Same),
+            (At(1101), NoKey, Comparison::Different),
         ] {
-            assert_eq!(verdict(source, target), expected, "{source:?} {target:?}");
+            assert_eq!(compared(source, target), expected, "{source:?} {target:?}");
         }
         // Servers before 7.0 tell the time that is left, so two readings differ.
-        assert_eq!(compare(At(5000), At(5002), CLOCKS, 2), Verdict::Same);
-        assert_eq!(compare(At(5000), At(5003), CLOCKS, 2), Verdict::Different);
+        assert_eq!(compare(At(5000), At(5002), CLOCKS, 2), Comparison::Same);
+        assert_eq!(
+            compare(At(5000), At(5003), CLOCKS, 2),
+            Comparison::Different
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use redis::Value;
 
-use super::compare::{Clocks, Expiry, Verdict, compare};
+use super::compare::{Clocks, Comparison, Expiry, compare};
 use super::fault::{Fault, FaultKind};
 use super::large::copy_large;
 use super::link::{Link, Requests, bytes_of, millis_of, text_of};
@@ -129,9 +129,9 @@ pub(super) fn verify(
         let mut expired = Vec::new();
         for (key, (one, other)) in keys.iter().zip(at_source.into_iter().zip(at_target)) {
             match compare(one, other, clocks, slack) {
-                Verdict::Same => {}
-                Verdict::Expired => expired.push(&**key),
-                Verdict::Different => {
+                Comparison::Same => {}
+                Comparison::Expired => expired.push(&**key),
+                Comparison::Different => {
                     let text = format!("the copy of the key {} differs", KeyText(key));
                     return Err(Fault::broken(target.node(), text));
                 }

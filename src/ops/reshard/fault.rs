@@ -94,6 +94,16 @@ impl Fault {
         self.kind == FaultKind::Broken
     }
 
+    /// The same failure where another attempt with new connections is no remedy: what was sent over the old ones may be
+    /// on its way.
+    pub(super) fn without_retry(self) -> Self {
+        let kind = match self.kind {
+            FaultKind::Broken => FaultKind::Refused,
+            kind => kind,
+        };
+        Self { kind, ..self }
+    }
+
     /// What the failure means for a step of a batch. `None` if the mover was stopped.
     pub(super) fn of_step(&self) -> Option<StepFailure> {
         match self.kind {

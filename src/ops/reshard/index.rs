@@ -144,26 +144,26 @@ impl KeyIndex {
         self.bytes = 0;
     }
 
-    /// Leaves out the highest unit of the last pair that has more than it needs at once. False if there is none.
+    /// Leaves out the highest unit of the last pair that has keys. False if that is the only unit left: one must fit, or
+    /// nothing ever moves.
     fn leave_out(&mut self) -> bool {
-        let last = |keys: &PairKeys| keys.keys.last().map(|(unit, _)| *unit);
-        let pairs = self.pairs.iter_mut().enumerate().rev();
-        for (number, keys) in pairs {
-            let Some(unit) = last(keys) else {
-                continue;
-            };
-            let first = keys.keys.first().map_or(unit, |(unit, _)| *unit);
-            // One unit of the first pair with keys must fit, or nothing ever moves.
-            if unit == first && number == 0 {
-                return false;
-            }
-            let gone = keys.keys.split_off(&(unit, Box::default()));
-            let freed: usize = gone.iter().map(|(_, key)| key.len() + ENTRY_BYTES).sum();
-            self.bytes = self.bytes.saturating_sub(freed);
-            keys.covered = unit;
-            return true;
+        let has_keys = |pair: &PairKeys| !pair.keys.is_empty();
+        let pairs_with_keys = self.pairs.iter().filter(|pair| has_keys(pair)).count();
+        let Some(pair) = self.pairs.iter_mut().rev().find(|pair| has_keys(pair)) else {
+            return false;
+        };
+        let (Some((first, _)), Some((last, _))) = (pair.keys.first(), pair.keys.last()) else {
+            return false;
+        };
+        let last = *last;
+        if pairs_with_keys == 1 && *first == last {
+            return false;
         }
-        false
+        let gone = pair.keys.split_off(&(last, Box::default()));
+        let freed: usize = gone.iter().map(|(_, key)| key.len() + ENTRY_BYTES).sum();
+        self.bytes = self.bytes.saturating_sub(freed);
+        pair.covered = last;
+        true
     }
 }
 
@@ -236,8 +236,11 @@ mod tests {
             (0, 3, "e"),
         ];
         let mut index = index(three, &all);
-        assert_eq!(index.next_units(1, 100, |_| 1), None);
+        // Unit 0 of the second pair has no keys, and moves.
+        assert_eq!(index.next_units(1, 100, |_| 1), Some(1));
+        index.moved(1, 1);
         assert!(index.is_used_up(1) && !index.is_used_up(0));
+        assert_eq!(index.next_units(1, 100, |_| 1), None);
         assert_eq!(keys(&index, 0, UNITS), ["a", "b", "e"]);
         index.insert(0, 4, b"f");
         assert_eq!(index.next_units(0, 100, |_| 1), Some(4));
@@ -249,6 +252,16 @@ mod tests {
         index.insert(0, 1, b"a");
         assert_eq!(keys(&index, 0, UNITS), ["f"]);
         assert_eq!(index.next_units(0, 100, |_| 1), Some(UNITS));
+    }
+
+    #[test]
+    fn index_keeps_one_unit_of_a_later_pair_once_the_first_has_moved() {
+        let mut index = index(1, &[(0, 7, "a")]);
+        index.moved(0, UNITS);
+        index.insert(1, 9, b"b");
+        index.insert(1, 9, b"c");
+        assert_eq!(index.next_units(1, 1, |_| 1), Some(10));
+        assert_eq!(keys(&index, 1, 10), ["b", "c"]);
     }
 
     #[test]

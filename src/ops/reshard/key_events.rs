@@ -19,7 +19,7 @@ const FORMER_KEY: &str = "redis-sharding:former-events";
 const REMEMBER: &str = "redis.call('SELECT', 15) redis.call('SETNX', KEYS[1], ARGV[1]) return redis.call('GET', KEYS[1])";
 
 /// Returns the value that is remembered, and forgets it.
-const RECALL: &str = "\
+const TAKE_FORMER: &str = "\
 redis.call('SELECT', 15)
 local former = redis.call('GET', KEYS[1])
 redis.call('DEL', KEYS[1])
@@ -83,7 +83,7 @@ impl KeyEvents {
 
 /// Puts the configuration of a node back as it was before any mover changed it.
 pub(super) fn put_back(link: &mut Link) -> Result<(), Fault> {
-    let former = link.call(&[b"EVAL", RECALL.as_bytes(), b"1", FORMER_KEY.as_bytes()])?;
+    let former = link.call(&[b"EVAL", TAKE_FORMER.as_bytes(), b"1", FORMER_KEY.as_bytes()])?;
     match text_of(&former) {
         Some(former) => link.words(&["CONFIG", "SET", PARAMETER, &former]).map(drop),
         None => Ok(()),

@@ -46,6 +46,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -65,6 +66,12 @@ use crate::error::Error;
 use crate::ops::connection::Fleet;
 use crate::topology::Topology;
 use crate::topology::record::RecordEpoch;
+
+/// How often the keys of a source are begun with, as long as its connections break.
+const SOURCE_ATTEMPTS: u32 = 10;
+
+/// The pause before they are begun with again.
+const SOURCE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Moves the keys of a fleet to where another topology places them, while its clients go on.
 ///
@@ -91,8 +98,6 @@ pub struct Reshard {
     fleet: Fleet,
     to: Topology,
     options: ReshardOptions,
-    /// The id of this mover, in records and names of connections.
-    id: Arc<str>,
     paused: Arc<AtomicBool>,
 }
 
@@ -116,12 +121,10 @@ impl Reshard {
     ///
     /// [`Config`](crate::ErrorKind::Config) as for [`Builder::build`].
     pub fn new(fleet: Builder, to: Topology, options: ReshardOptions) -> Result<Self, Error> {
-        let id: u64 = rand::random();
         Ok(Self {
             fleet: Fleet::new(fleet)?,
             to,
             options,
-            id: format!("m-{id:016x}").into(),
             paused: Arc::default(),
         })
     }
@@ -133,8 +136,9 @@ impl Reshard {
     /// If no node of the fleet has a record, or the topologies do not fit together. A node that cannot be reached is a
     /// [refusal](ReshardPlan::refusals).
     pub fn plan(&self) -> Result<ReshardPlan, Error> {
-        let mut view = View::read(&self.fleet, &self.to, &self.id)?;
-        Ok(survey::survey(&mut view, &self.id, &self.options))
+        let id = mover_id();
+        let mut view = View::read(&self.fleet, &self.to, &id)?;
+        Ok(survey::survey(&mut view, &id, &self.options))
     }
 
     /// Moves the keys, or goes on with a reshard to the same topology that was paused or whose mover was stopped. Calls
@@ -148,12 +152,13 @@ impl Reshard {
         &self,
         mut listener: impl FnMut(ReshardEvent) + Send,
     ) -> Result<ReshardOutcome, Error> {
-        let mut view = View::read(&self.fleet, &self.to, &self.id)?;
+        let id = mover_id();
+        let mut view = View::read(&self.fleet, &self.to, &id)?;
         // A reshard under way is not sampled again: its new nodes have keys.
         let stage = match view.stage() {
             Ok(stage @ (Stage::UnderWay | Stage::Finishing | Stage::Finished)) => stage,
             Ok(stage @ Stage::NotBegun) => {
-                check(&survey::survey(&mut view, &self.id, &self.options))?;
+                check(&survey::survey(&mut view, &id, &self.options))?;
                 stage
             }
             Err(error) => return Err(error),
@@ -161,7 +166,7 @@ impl Reshard {
         if stage == Stage::Finished {
             return Ok(ReshardOutcome::Finished);
         }
-        let session = self.session(view, &mut listener)?;
+        let session = self.session(view, id, &mut listener)?;
         session.kill_other_movers()?;
         if stage != Stage::Finishing {
             session.announce()?;
@@ -180,7 +185,7 @@ impl Reshard {
     ///
     /// If a node cannot be reached, or belongs to another fleet.
     pub fn status(&self) -> Result<ReshardStatus, Error> {
-        ReshardStatus::of(&View::read(&self.fleet, &self.to, &self.id)?)
+        ReshardStatus::of(&View::read(&self.fleet, &self.to, &mover_id())?)
     }
 
     /// Stops a [`run`](Self::run) in another thread at the next boundary between two batches, and every later run of this
@@ -201,12 +206,13 @@ impl Reshard {
     /// [`Config`](crate::ErrorKind::Config) if keys have moved: then the reshard must be finished, and another one leads back.
     /// If a node cannot be reached.
     pub fn abort(&self) -> Result<(), Error> {
-        let view = View::read(&self.fleet, &self.to, &self.id)?;
+        let id = mover_id();
+        let view = View::read(&self.fleet, &self.to, &id)?;
         if view.stage()? == Stage::NotBegun {
             return Err(Error::config("no reshard to this topology is under way"));
         }
         let mut listener = |_: ReshardEvent| {};
-        let session = self.session(view, &mut listener)?;
+        let session = self.session(view, id, &mut listener)?;
         session.kill_other_movers()?;
         session.check_nothing_moved()?;
         session.reopen_all()?;
@@ -219,6 +225,7 @@ impl Reshard {
     fn session<'s>(
         &'s self,
         mut view: View,
+        id: Arc<str>,
         listener: &'s mut (dyn FnMut(ReshardEvent) + Send),
     ) -> Result<Session<'s>, Error> {
         let known = view.known()?;
@@ -226,7 +233,7 @@ impl Reshard {
         let term = next_term(records);
         let fingerprints = view.fingerprints();
         let may_do = |step: &str| self.options.may_do(step);
-        let records = life::claim(&mut view.nodes, fingerprints, term, &self.id, may_do)?;
+        let records = life::claim(&mut view.nodes, fingerprints, term, &id, may_do)?;
         let nodes = view.nodes.into_iter().zip(records).map(|(node, record)| {
             Ok(SessionNode {
                 facts: node.reply?.facts,
@@ -244,7 +251,7 @@ impl Reshard {
             both: view.both,
             db: view.db,
             name: MoverName {
-                id: Arc::clone(&self.id),
+                id,
                 epoch: RecordEpoch::new(term, 0),
             },
             options: &self.options,
@@ -254,6 +261,13 @@ impl Reshard {
             listener: Mutex::new(listener),
         })
     }
+}
+
+/// The id of a mover, in records and names of connections. Each run has its own: what an earlier one has sent over a
+/// connection that it has given up may still be on its way, and is ended as that of any other mover.
+fn mover_id() -> Arc<str> {
+    let id: u64 = rand::random();
+    format!("m-{id:016x}").into()
 }
 
 /// Refuses a reshard that cannot work.
@@ -288,7 +302,7 @@ fn move_sources(session: &Session<'_>) -> Result<(), Fault> {
             return Ok(());
         };
         let targets = targets_of(&pairs, source, count);
-        if let Err(fault) = Source::run(session, source, &targets) {
+        if let Err(fault) = move_source(session, source, &targets) {
             session.failed.store(true, Ordering::Relaxed);
             return Err(fault);
         }
@@ -315,6 +329,18 @@ fn move_sources(session: &Session<'_>) -> Result<(), Fault> {
             None => Ok(()),
         }
     })
+}
+
+/// Moves the keys of a source. Begins again if a connection breaks between two batches: then nothing is on its way, and the
+/// records say how far the pairs have come.
+fn move_source(session: &Session<'_>, source: usize, targets: &[usize]) -> Result<(), Fault> {
+    for _ in 1..SOURCE_ATTEMPTS {
+        match Source::run(session, source, targets) {
+            Err(fault) if fault.is_broken() && !session.stops() => thread::sleep(SOURCE_PAUSE),
+            other => return other,
+        }
+    }
+    Source::run(session, source, targets)
 }
 
 /// The targets of a source. Each source begins with another one, so that two of them do not copy to one node at a time.

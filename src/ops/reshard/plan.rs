@@ -41,7 +41,7 @@ pub struct ReshardPlan {
     /// Why the reshard cannot begin. Empty if it can.
     pub refusals: Vec<ReshardRefusal>,
     /// What the operator should know.
-    pub notes: Vec<String>,
+    pub remarks: Vec<String>,
     /// How long it takes, by a rate of 50 MB in a second.
     pub estimate: Duration,
 }
@@ -303,8 +303,8 @@ impl fmt::Display for ReshardPlan {
         for (node, key, bytes) in &self.biggest {
             writeln!(f, "  big: {} at {node}, {}", KeyText(key), Bytes(*bytes))?;
         }
-        for note in &self.notes {
-            writeln!(f, "note: {note}")?;
+        for remark in &self.remarks {
+            writeln!(f, "note: {remark}")?;
         }
         for refusal in &self.refusals {
             writeln!(f, "refused: node {:?}: {}", refusal.node, refusal.text)?;

@@ -8,7 +8,7 @@ pub(super) struct Resumption {
     /// Units below are at the target. The mover goes on from here.
     pub(super) moved: u32,
     /// The target says that units have moved, and the source does not know it yet: it is told first.
-    pub(super) tells_source: bool,
+    pub(super) source_is_behind: bool,
     /// Units from `moved` on were closed by whoever stopped: they are closed again in a new epoch, and copied again.
     pub(super) was_closed: bool,
 }
@@ -20,7 +20,7 @@ impl Resumption {
         let moved = source.moved.max(target.moved);
         Self {
             moved,
-            tells_source: source.moved < moved,
+            source_is_behind: source.moved < moved,
             was_closed: source.closed > moved,
         }
     }
@@ -71,10 +71,10 @@ mod tests {
             // A target that has lost its last record, while the source knows better.
             (progress(9, 9), progress(4, 4), (9, false, false)),
         ];
-        for (source, target, (moved, tells_source, was_closed)) in cases {
+        for (source, target, (moved, source_is_behind, was_closed)) in cases {
             let expected = Resumption {
                 moved,
-                tells_source,
+                source_is_behind,
                 was_closed,
             };
             assert_eq!(Resumption::new(source, target), expected);

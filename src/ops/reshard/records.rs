@@ -35,8 +35,8 @@ pub(super) enum Stage {
 }
 
 impl KnownNode {
-    /// Checks that the record belongs to this reshard, or to the fleet before it. `is_told`: some node knows of the reshard.
-    fn check(&self, all: Fingerprints, is_told: bool) -> Result<(), Error> {
+    /// Checks that the record belongs to this reshard, or to the fleet before it. `is_announced`: some node knows of the reshard.
+    fn check(&self, all: Fingerprints, is_announced: bool) -> Result<(), Error> {
         let refuse = |text: String| {
             let text = format!("node {:?}: {text}", self.name);
             Err(Error::config(text).at_node(&self.name))
@@ -62,7 +62,7 @@ impl KnownNode {
         }
         let is_before = record.reshard.is_none() && !record.is_retired;
         // During a reshard the others know what the record must say.
-        if self.is_old && self.is_unsealed() && is_before && !is_told {
+        if self.is_old && self.is_unsealed() && is_before && !is_announced {
             return refuse(
                 "the server was restarted or replaced since its record was written, so its data may be old; once it is \
                  not, `redis-sharding topology publish` writes the record again"
@@ -70,7 +70,7 @@ impl KnownNode {
             );
         }
         let is_known = [all.from, all.to].contains(&record.topology);
-        if !is_known && !(record.is_retired && !self.is_old) {
+        if !is_known && (self.is_old || !record.is_retired) {
             return refuse(format!(
                 "its record has the topology {:016x}, and the fleet has {:016x}; is it a node of another fleet? \
                  `redis-sharding topology retire` removes the record of a node that is not used any more",
@@ -87,7 +87,7 @@ impl KnownNode {
     }
 
     /// True if the node has been told of the reshard.
-    fn is_told(&self) -> bool {
+    fn is_announced(&self) -> bool {
         self.record
             .as_ref()
             .is_some_and(|record| record.reshard.is_some())
@@ -105,11 +105,15 @@ impl KnownNode {
 fn check_restarted(nodes: &[KnownNode], all: Fingerprints) -> Result<(), Error> {
     for target in nodes.iter().filter(|node| !node.is_finished(all)) {
         let of = |node: &KnownNode, source: &KnownNode| {
-            let record = node.record.as_ref();
-            let progress = record.and_then(|record| record.progress(&source.name, &target.name));
-            progress.unwrap_or_default().moved
+            let record = node.record.as_ref()?;
+            Some(record.progress(&source.name, &target.name)?.moved)
         };
-        let is_ahead = |source: &&KnownNode| of(source, source) > of(target, source);
+        let is_ahead = |source: &&KnownNode| match (of(source, source), of(target, source)) {
+            // A server that runs on has lost nothing: its record was read before that of the source, while a mover went on.
+            (Some(known), Some(own)) => target.is_unsealed() && known > own,
+            (Some(known), None) => known > 0,
+            (None, _) => false,
+        };
         if let Some(source) = nodes.iter().find(is_ahead) {
             let text = format!(
                 "node {:?}: the server was restarted with older data than it had when keys were moved to it from node {:?}; \
@@ -128,8 +132,10 @@ fn check_restarted(nodes: &[KnownNode], all: Fingerprints) -> Result<(), Error> 
 ///
 /// If a node belongs to another fleet, was restarted with old data, or another reshard is under way.
 pub(super) fn stage(nodes: &[KnownNode], all: Fingerprints) -> Result<Stage, Error> {
-    let told = nodes.iter().any(KnownNode::is_told);
-    nodes.iter().try_for_each(|node| node.check(all, told))?;
+    let announced = nodes.iter().any(KnownNode::is_announced);
+    nodes
+        .iter()
+        .try_for_each(|node| node.check(all, announced))?;
     check_restarted(nodes, all)?;
     // The two are equal if only addresses differ, and there is nothing to do.
     let finished = |node: &KnownNode| node.is_finished(all);
@@ -137,7 +143,7 @@ pub(super) fn stage(nodes: &[KnownNode], all: Fingerprints) -> Result<Stage, Err
         match (nodes.iter().all(finished), nodes.iter().any(finished)) {
             (true, _) => Stage::Finished,
             (false, true) if all.from != all.to => Stage::Finishing,
-            _ if told => Stage::UnderWay,
+            _ if announced => Stage::UnderWay,
             _ => Stage::NotBegun,
         },
     )
@@ -339,6 +345,7 @@ mod tests {
             target.run_id = run_id.into();
             stage(&[node("a", true, moving(source)), target], ALL)
         };
+        assert!(stage(9, 4, "run").is_ok());
         assert!(stage(9, 9, "later").is_ok());
         assert!(stage(4, 9, "run").is_ok());
         let refusal = stage(9, 4, "later").unwrap_err().to_string();

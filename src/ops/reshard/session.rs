@@ -88,7 +88,7 @@ impl<'s> Session<'s> {
         self.paused.load(Ordering::Relaxed) || self.failed.load(Ordering::Relaxed)
     }
 
-    pub(super) fn tell(&self, event: ReshardEvent) {
+    pub(super) fn notify(&self, event: ReshardEvent) {
         let mut listener = self.listener.lock();
         (*listener)(event);
     }

@@ -1,10 +1,10 @@
 //! [`Source`]: moving all keys that leave one node, pair by pair.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::batch_size::BatchSize;
+use super::batch_size::{BatchSize, KEY_OVERHEAD};
 use super::copy::{Key, sizes, unlink};
 use super::event::ReshardEvent;
 use super::facts::Durability;
@@ -45,6 +45,8 @@ pub(super) struct Source<'s, 'o> {
     pub(super) index: KeyIndex,
     pub(super) pairs: Vec<Pair<'s>>,
     pub(super) size: BatchSize,
+    /// Bytes of keys that move soon.
+    pub(super) sizes: HashMap<Key, u64>,
 }
 
 /// The keys that move from the source to one target.
@@ -79,8 +81,11 @@ impl<'s, 'o> Source<'s, 'o> {
                 node.progress(&node.name, &target.name),
                 target.progress(&node.name, &target.name),
             );
-            if resumption.tells_source {
-                session.step(&format!("tell-source {} {}", node.name, target.name))?;
+            if resumption.source_is_behind {
+                session.step(&format!(
+                    "publish-source-again {} {}",
+                    node.name, target.name
+                ))?;
                 publish_moved(session, node, &mut link, node, target, resumption.moved)?;
             }
             pairs.push(Pair {
@@ -101,6 +106,7 @@ impl<'s, 'o> Source<'s, 'o> {
             index: KeyIndex::new(&moved, session.options.index_bytes),
             pairs,
             size: BatchSize::new(session.options.closure_goal),
+            sizes: HashMap::new(),
         };
         let moved = source.move_all();
         // A mover that is stopped as if it were killed puts nothing back.
@@ -117,7 +123,7 @@ impl<'s, 'o> Source<'s, 'o> {
     /// Moves the pairs, one after another.
     fn move_all(&mut self) -> Result<(), Fault> {
         self.scan()?;
-        self.tell_counts();
+        self.notify_counts();
         for pair in 0..self.pairs.len() {
             self.move_pair(pair)?;
             if self.session.stops() {
@@ -154,7 +160,8 @@ impl<'s, 'o> Source<'s, 'o> {
             .is_some_and(|pair| pair.moved < UNITS)
             && !self.session.stops()
         {
-            sent += self.move_batch(number, &mut link)?;
+            let moved = self.move_batch(number, &mut link);
+            sent += moved.map_err(Fault::without_retry)?;
             self.sweep_due(number, &mut link)?;
             self.slow_down(start, sent)?;
         }
@@ -164,7 +171,7 @@ impl<'s, 'o> Source<'s, 'o> {
             .get(number)
             .is_some_and(|pair| pair.moved >= UNITS)
         {
-            self.session.tell(ReshardEvent::PairDone {
+            self.session.notify(ReshardEvent::PairDone {
                 source: self.node.name.clone(),
                 target: target.name.clone(),
             });
@@ -188,6 +195,7 @@ impl<'s, 'o> Source<'s, 'o> {
 
     fn scan_once(&mut self) -> Result<(), Fault> {
         self.index.clear();
+        self.sizes.clear();
         let mut stale: Vec<Vec<Key>> = self.pairs.iter().map(|_| Vec::new()).collect();
         let mut cursor = "0".to_owned();
         loop {
@@ -288,24 +296,39 @@ impl<'s, 'o> Source<'s, 'o> {
     /// Chooses the units of the next batch, and returns the first one behind them with the sizes of their keys as far as
     /// they are known.
     pub(super) fn choose(&mut self, pair: usize) -> Result<(u32, Vec<(Key, u64)>), Fault> {
-        let keys = self.index.peek(pair, SIZED_AT_ONCE);
-        let bytes = match sizes(&mut self.link, &keys) {
-            Err(fault) if fault.is_broken() => {
-                self.link = self.session.reconnect(self.node, &self.link)?;
-                sizes(&mut self.link, &keys)?
-            }
-            other => other?,
+        let limit = self.size.size();
+        // No more fit, however small they are.
+        let count = usize::try_from(limit / KEY_OVERHEAD).unwrap_or(SIZED_AT_ONCE);
+        let keys = self.index.peek(pair, SIZED_AT_ONCE.min(count + 1));
+        self.ask_sizes(&keys)?;
+        let size = |key: Key| {
+            let bytes = self.sizes.get(&key).copied().unwrap_or_default();
+            (key, bytes)
         };
-        let sized: Vec<(Key, u64)> = keys.into_iter().zip(bytes).collect();
+        let sized: Vec<(Key, u64)> = keys.into_iter().map(size).collect();
         // In the order of the index, which has no two keys alike.
         let mut known = sized.iter();
-        let limit = self.size.size();
         let until = self.index.next_units(pair, limit, |_| match known.next() {
-            Some((_, bytes)) => bytes + super::batch_size::KEY_OVERHEAD,
+            Some((_, bytes)) => bytes + KEY_OVERHEAD,
             None => limit + 1,
         });
         let moved = self.pairs.get(pair).map_or(UNITS, |pair| pair.moved);
         Ok((until.unwrap_or(moved), sized))
+    }
+
+    /// Asks for the sizes of those keys that were not asked for before an earlier batch.
+    fn ask_sizes(&mut self, keys: &[Key]) -> Result<(), Fault> {
+        let is_new = |key: &&Key| !self.sizes.contains_key(*key);
+        let new: Vec<Key> = keys.iter().filter(is_new).cloned().collect();
+        let bytes = match sizes(&mut self.link, &new) {
+            Err(fault) if fault.is_broken() => {
+                self.link = self.session.reconnect(self.node, &self.link)?;
+                sizes(&mut self.link, &new)?
+            }
+            other => other?,
+        };
+        self.sizes.extend(new.into_iter().zip(bytes));
+        Ok(())
     }
 
     /// Finds the keys of the pair at its target that no client has written there: those of units from `moved` on. What is
@@ -416,11 +439,11 @@ impl<'s, 'o> Source<'s, 'o> {
         Ok(())
     }
 
-    fn tell_counts(&self) {
+    fn notify_counts(&self) {
         let keys = self.pairs.iter().enumerate();
         let keys = keys.map(|(number, pair)| (pair.target.name.clone(), self.index.count(number)));
         let keys = keys.filter(|(_, count)| *count > 0);
-        self.session.tell(ReshardEvent::Scanned {
+        self.session.notify(ReshardEvent::Scanned {
             source: self.node.name.clone(),
             keys: keys.collect(),
         });

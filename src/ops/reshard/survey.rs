@@ -1,8 +1,12 @@
 //! Looking at all nodes for a plan. Nothing is changed.
 
+use std::thread;
+use std::time::Duration;
+
 use super::copy::{Key, sizes};
 use super::fault::Fault;
 use super::fence::{Exempt, ServerClient};
+use super::link::Link;
 use super::options::ReshardOptions;
 use super::plan::{PlannedNode, ReshardPlan, ReshardRefusal, ReshardRefusalKind, Sample};
 use super::records::{Stage, stage};
@@ -13,6 +17,12 @@ use crate::error::KeyText;
 /// Number of clients that a refusal names.
 const CLIENTS_NAMED: usize = 8;
 
+/// Number of looks at a client that shows no name.
+const HANDSHAKE_LOOKS: usize = 5;
+
+/// Time between two of them.
+const HANDSHAKE_PAUSE: Duration = Duration::from_millis(50);
+
 /// Looks at all nodes.
 pub(super) fn survey(view: &mut View, mover: &str, options: &ReshardOptions) -> ReshardPlan {
     let all = view.fingerprints();
@@ -20,7 +30,7 @@ pub(super) fn survey(view: &mut View, mover: &str, options: &ReshardOptions) -> 
         from: all.from,
         to: all.to,
         pairs: number_of_pairs(&view.nodes),
-        notes: vec!["users and their ACLs are not copied to new nodes".to_owned()],
+        remarks: vec!["users and their ACLs are not copied to new nodes".to_owned()],
         ..ReshardPlan::default()
     };
     let stage = stage_of(view, &mut plan);
@@ -31,12 +41,12 @@ pub(super) fn survey(view: &mut View, mover: &str, options: &ReshardOptions) -> 
     let names: Vec<String> = view.nodes.iter().map(|node| node.name.clone()).collect();
     let mut nodes = std::mem::take(&mut view.nodes);
     for (position, node) in nodes.iter_mut().enumerate() {
-        let looked_at = match &mut node.reply {
-            Ok(reply) => look_at(view, reply, position, options),
+        let sampled = match &mut node.reply {
+            Ok(reply) => sample_keys(view, reply, position, options),
             // Refused below, with all that cannot be reached.
             Err(_) => continue,
         };
-        let sample = match looked_at {
+        let sample = match sampled {
             Ok(sample) => sample,
             Err(fault) => {
                 refuse(
@@ -53,7 +63,7 @@ pub(super) fn survey(view: &mut View, mover: &str, options: &ReshardOptions) -> 
             names.get(target).cloned().unwrap_or_default()
         });
     }
-    note_durability(&mut plan, &nodes);
+    remark_durability(&mut plan, &nodes);
     view.nodes = nodes;
     plan.complete(options.bytes_per_second, options.sources_at_once);
     plan
@@ -93,7 +103,7 @@ fn stage_of(view: &View, plan: &mut ReshardPlan) -> Option<Stage> {
 }
 
 /// Samples the keys of a node.
-fn look_at(
+fn sample_keys(
     view: &View,
     reply: &mut NodeReply,
     position: usize,
@@ -172,16 +182,8 @@ fn check_node(
         );
         refuse(plan, Unowned, &name, text);
     }
-    match reply.link.text(&["CLIENT", "LIST"]) {
-        Ok(list) => {
-            let clients = ServerClient::list(&list);
-            let foreign = clients.iter().filter(|client| client.is_foreign(exempt));
-            let foreign: Vec<String> = foreign
-                .map(|client| match &*client.name {
-                    "" => client.address.clone(),
-                    name => format!("{} ({name})", client.address),
-                })
-                .collect();
+    match foreign_clients(&mut reply.link, exempt) {
+        Ok(foreign) => {
             if !foreign.is_empty() {
                 let named = foreign.get(..CLIENTS_NAMED).unwrap_or(&foreign).join(", ");
                 let text = format!(
@@ -196,8 +198,34 @@ fn check_node(
     }
 }
 
+/// The addresses of clients that follow no record, and their names. One that has just connected has no name yet, so each
+/// has a moment to show one.
+fn foreign_clients(link: &mut Link, exempt: &Exempt<'_>) -> Result<Vec<String>, Fault> {
+    let mut foreign: Option<Vec<ServerClient>> = None;
+    for look in 0..HANDSHAKE_LOOKS {
+        if look > 0 {
+            thread::sleep(HANDSHAKE_PAUSE);
+        }
+        let mut clients = ServerClient::list(&link.text(&["CLIENT", "LIST"])?);
+        clients.retain(|client| client.is_foreign(exempt));
+        if let Some(before) = &foreign {
+            clients.retain(|client| before.iter().any(|known| known.id == client.id));
+        }
+        let is_none = clients.is_empty();
+        foreign = Some(clients);
+        if is_none {
+            break;
+        }
+    }
+    let text = |client: &ServerClient| match &*client.name {
+        "" => client.address.clone(),
+        name => format!("{} ({name})", client.address),
+    };
+    Ok(foreign.unwrap_or_default().iter().map(text).collect())
+}
+
 /// Says where keys get onto disk later than before, or not at all.
-fn note_durability(plan: &mut ReshardPlan, nodes: &[ViewNode]) {
+fn remark_durability(plan: &mut ReshardPlan, nodes: &[ViewNode]) {
     let facts = |which: fn(&ViewNode) -> bool| {
         let nodes = nodes.iter().filter(move |node| which(node));
         nodes.filter_map(|node| Some((&node.name, &node.reply.as_ref().ok()?.facts)))
@@ -206,13 +234,13 @@ fn note_durability(plan: &mut ReshardPlan, nodes: &[ViewNode]) {
         if facts(|node| node.is_old).any(|(_, source)| target.is_less_safe_than(source)) {
             let text =
                 format!("node {name:?} writes less to disk than the nodes that its keys come from");
-            plan.notes.push(text);
+            plan.remarks.push(text);
         }
         if facts(|node| node.is_old).any(|(_, source)| source.is_7_0() && !target.is_7_0()) {
             let text = format!(
                 "node {name:?} is older than nodes that its keys come from, and may refuse them"
             );
-            plan.notes.push(text);
+            plan.remarks.push(text);
         }
     }
 }

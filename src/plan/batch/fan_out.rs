@@ -83,14 +83,14 @@ impl Batch<'_, '_> {
             .into_iter()
             .map(|node| self.router.name(node))
             .collect();
-        match &fan_out.plan {
-            Plan::Split(split) if split.merge == Merge::KeyOrder => {
+        match (&fan_out.plan, fan_out.scan_step()) {
+            (Plan::Split(split), _) if split.merge == Merge::KeyOrder => {
                 let keys = split.parts().map(|part| part.keys);
                 merge::by_key(split.key_count(), answers.into_iter().zip(keys))
             }
-            &Plan::Scan { node, answered, .. } => {
+            (_, Some(step)) => {
                 let value = answers.into_iter().next().map(|answer| answer.value);
-                CursorStep { node, answered }.after_reply(value.unwrap_or_default(), self.router)
+                step.after_reply(value.unwrap_or_default(), self.router)
             }
             _ => {
                 let question = Question {
@@ -253,7 +253,16 @@ impl FanOut<'_> {
     /// The step of a scan, if the command is one.
     pub(in crate::plan) fn scan_step(&self) -> Option<CursorStep> {
         match self.plan {
-            Plan::Scan { node, answered, .. } => Some(CursorStep { node, answered }),
+            Plan::Scan {
+                node,
+                answered,
+                is_second_pass,
+                ..
+            } => Some(CursorStep {
+                node,
+                answered,
+                is_second_pass,
+            }),
             _ => None,
         }
     }

@@ -318,14 +318,14 @@ impl<'r, 'f> Batch<'r, 'f> {
             let misses = MissReplies::of(self.router, &exchange, &answers);
             for (number, (slot, value)) in exchange.slots.iter().zip(answers.values).enumerate() {
                 match slot.part {
-                    WHOLE => replies.reply(*slot, exchange.node, value),
+                    WHOLE => replies.reply(*slot, &exchange, value),
                     _ => self.record(&mut outcomes, (&exchange, number), Ok(value).into()),
                 }
             }
             for (number, slot) in exchange.slots.iter().enumerate().skip(answered) {
                 let miss = misses.value(number);
                 if let (WHOLE, Some(value)) = (slot.part, &miss) {
-                    replies.reply(*slot, exchange.node, value.clone());
+                    replies.reply(*slot, &exchange, value.clone());
                     continue;
                 }
                 let failure = answers.failure.as_ref();

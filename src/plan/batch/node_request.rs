@@ -423,6 +423,12 @@ impl NodeRequest {
         self.moved.as_ref().map_or(self.node, |moved| moved.node)
     }
 
+    /// True if their node is one of a newer topology than that of their plan.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn has_moved(&self) -> bool {
+        self.moved.is_some()
+    }
+
     /// The server that receives the requests, if it is no node of the topology.
     pub(crate) fn server(&self) -> Option<&HostPort> {
         self.redirected.as_ref()?.server.as_ref()

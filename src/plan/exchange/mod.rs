@@ -40,6 +40,7 @@ use crate::partition::NodeIndex;
 use crate::plan::SharedByteMeter;
 use crate::plan::batch::NodeRequest;
 use crate::plan::key_by_key::KeyByKey;
+use crate::plan::moving::Placing;
 use crate::plan::redirects::{ClusterReport, ClusterRouting};
 use crate::plan::servers::ServerQueue;
 use crate::plan::{Answers, ReplyBuffer, Retries, Router};
@@ -127,10 +128,10 @@ pub(crate) struct Exchange<R = Vec<Value>> {
     reports: Vec<ClusterReport>,
     /// The commands that were sent key by key.
     key_by_key: Vec<KeyByKey>,
-    /// True if the requests are placed by their keys, and not by the user.
-    is_routed: bool,
-    /// Number of looks at the newest topology so far.
-    looks: u16,
+    /// How the requests were placed.
+    placing: Placing,
+    /// Number of times that the newest topology was taken so far.
+    reloads: u16,
     /// The result of an attempt that was made at the only node before the exchange begins.
     early: Option<Box<Answers<R>>>,
 }
@@ -170,8 +171,8 @@ impl<R: ReplyBuffer> Exchange<R> {
             is_unfollowed: false,
             reports: Vec::new(),
             key_by_key: Vec::new(),
-            is_routed: false,
-            looks: 0,
+            placing: Placing::default(),
+            reloads: 0,
             early: None,
         }
     }
@@ -180,14 +181,25 @@ impl<R: ReplyBuffer> Exchange<R> {
     /// keys are moved. Not for requests to a node that the user has named.
     pub(crate) fn for_router(mut self, router: &Router) -> Self {
         self.cluster = router.cluster().map(Arc::clone);
-        self.is_routed = true;
+        self.placing = Placing {
+            is_by_keys: true,
+            is_while_moving: router.is_moving(),
+        };
         let may_block = self.blocking != BlockingTime::None;
         for node in &mut self.nodes {
             node.set_doubts(self.cluster.as_ref());
             node.may_be_unblocked = may_block && node.request.slots.len() == 1;
         }
-        if router.topology().moving().is_some() {
-            self.hold_what_moves(router);
+        if router.is_moving() {
+            self.keep_back_what_moves(router);
+        }
+        self
+    }
+
+    /// For requests to a node that the user has named: holds what cannot be sent while keys are moved.
+    pub(in crate::plan) fn at_node(mut self, router: &Router) -> Self {
+        if router.is_moving() {
+            self.keep_back_what_moves(router);
         }
         self
     }
@@ -227,14 +239,14 @@ impl<R: ReplyBuffer> Exchange<R> {
     ) -> Self {
         Self {
             cluster: self.cluster.clone(),
-            is_routed: self.is_routed,
+            placing: self.placing,
             ..Self::new(requests, blocking, LivingNodes::none()).until(self.end)
         }
     }
 
     /// True if the requests are placed by their keys, and redirects are followed.
     pub(in crate::plan) fn is_following(&self) -> bool {
-        self.is_routed
+        self.placing.is_by_keys
     }
 
     /// Sets the latest end: the later exchanges of an operation share the deadline of its first.
@@ -329,13 +341,13 @@ impl<R: ReplyBuffer> Exchange<R> {
         let step = self.next_pause(now);
         match step {
             ExchangeStep::Send => self.limit_blocking(now),
-            ExchangeStep::Wait(pause) if self.is_holding() => {
-                return match self.next_look(now) {
-                    ExchangeStep::Reload(look) => ExchangeStep::Reload(look.min(pause)),
+            ExchangeStep::Wait(pause) if self.keeps_back() => {
+                return match self.next_reload(now) {
+                    ExchangeStep::Reload(reload) => ExchangeStep::Reload(reload.min(pause)),
                     step => step,
                 };
             }
-            ExchangeStep::Done if self.is_holding() => return self.next_look(now),
+            ExchangeStep::Done if self.keeps_back() => return self.next_reload(now),
             ExchangeStep::Done => self.settle(),
             ExchangeStep::Wait(_) | ExchangeStep::Reload(_) => {}
         }

@@ -467,7 +467,7 @@ impl<R: ReplyBuffer> NodeExchange<R> {
             }
             Some(rest) => self.answers.append(rest.0, answers),
         }
-        if self.hold_refused() || self.ask_next_server() {
+        if self.keep_back_refused() || self.ask_next_server() {
             return;
         }
         // With all requests and replies, not those of the attempt: `append` has counted the failure from the

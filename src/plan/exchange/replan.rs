@@ -21,13 +21,13 @@ use crate::topology::LivingNodes;
 /// The pauses before the newest topology is looked at, in milliseconds. The last is repeated.
 const PAUSES_MS: [u64; 5] = [0, 1, 2, 4, 5];
 
-/// Number of looks at the newest topology after which CLIENT UNBLOCK was not that of a reshard.
-const UNBLOCKED_LOOKS_MAX: u16 = 40;
+/// Number of times that the newest topology was taken after which CLIENT UNBLOCK was not that of a reshard.
+const UNBLOCKED_RELOADS_MAX: u16 = 40;
 
 impl<R: ReplyBuffer> Exchange<R> {
     /// Holds what cannot be sent now, as keys are on the way to other nodes, and cuts what is no longer for one node.
     #[cold]
-    pub(super) fn hold_what_moves(&mut self, router: &Router) {
+    pub(super) fn keep_back_what_moves(&mut self, router: &Router) {
         let topology = router.topology();
         let newest = Newest {
             router,
@@ -40,7 +40,7 @@ impl<R: ReplyBuffer> Exchange<R> {
             if node.request.is_pinned {
                 continue;
             }
-            let fates = newest.fates(&node.request, 0, true);
+            let fates = newest.fates(&node.request, 0, self.placing);
             match &fates[..] {
                 [] => {}
                 [(Fate::Send(to), _)] if *to == node.request.node => {}
@@ -50,14 +50,14 @@ impl<R: ReplyBuffer> Exchange<R> {
     }
 
     /// True if requests are held.
-    pub(super) fn is_holding(&self) -> bool {
+    pub(super) fn keeps_back(&self) -> bool {
         self.nodes.iter().any(NodeExchange::is_held)
     }
 
-    /// The next look at the newest topology.
-    pub(super) fn next_look(&mut self, now: Instant) -> ExchangeStep {
-        let number = usize::from(self.looks).min(PAUSES_MS.len() - 1);
-        self.looks = self.looks.saturating_add(1);
+    /// The next time that the newest topology is taken.
+    pub(super) fn next_reload(&mut self, now: Instant) -> ExchangeStep {
+        let number = usize::from(self.reloads).min(PAUSES_MS.len() - 1);
+        self.reloads = self.reloads.saturating_add(1);
         let pause = Duration::from_millis(PAUSES_MS.get(number).copied().unwrap_or_default());
         let left = self.end.map(|end| end.saturating_duration_since(now));
         ExchangeStep::Reload(left.map_or(pause, |left| pause.min(left)))
@@ -72,6 +72,33 @@ impl<R: ReplyBuffer> Exchange<R> {
         });
     }
 
+    /// True if requests are held behind others that are not final.
+    fn is_behind(&self, index: usize) -> bool {
+        let node = &self.nodes[index];
+        if !node.is_behind {
+            return false;
+        }
+        let (first, last) = (self.first_command(node), node.last_command());
+        let mut others = self.nodes.iter().filter(|other| !other.is_final());
+        others.any(|other| match other.is_behind {
+            // One of them begins.
+            true => self.first_command(other) < first,
+            false => self.first_command(other) < last,
+        })
+    }
+
+    /// The number, within the batch, of the first command that may still be sent.
+    fn first_command(&self, node: &NodeExchange<R>) -> Option<u32> {
+        let whole = node
+            .key_by_key
+            .and_then(|id| self.nodes.get(self.key_by_key.get(id)?.parent));
+        let slot = match whole {
+            Some(whole) => whole.request.slots.first(),
+            None => node.request.slots.get(node.first_unanswered()),
+        };
+        slot.map(|slot| slot.command)
+    }
+
     /// Plans by the newest topology what may still be sent. `now` is the time.
     pub(crate) fn replan(&mut self, newest: &Newest<'_>, now: Instant) {
         if newest.is_newer {
@@ -79,17 +106,17 @@ impl<R: ReplyBuffer> Exchange<R> {
             self.living = LivingNodes::none();
         }
         for index in 0..self.nodes.len() {
-            let is_first = self.nodes[..index].iter().all(NodeExchange::is_final);
-            let looks = self.looks;
+            let is_behind = self.is_behind(index);
+            let reloads = self.reloads;
             let node = &mut self.nodes[index];
             let is_due = match node.state {
-                State::Held => is_first || !node.is_behind,
+                State::Held => !is_behind,
                 State::Unblocked if newest.is_newer && newest.follows_record => {
                     node.answers = Answers::default();
                     true
                 }
                 State::Unblocked => {
-                    if !newest.follows_record || looks > UNBLOCKED_LOOKS_MAX {
+                    if !newest.follows_record || reloads > UNBLOCKED_RELOADS_MAX {
                         node.give_up();
                     }
                     false
@@ -100,8 +127,9 @@ impl<R: ReplyBuffer> Exchange<R> {
             if !is_due || node.request.is_pinned {
                 continue;
             }
+            node.is_behind = false;
             let first = node.first_unanswered();
-            let fates = newest.fates(&node.request, first, self.is_routed);
+            let fates = newest.fates(&node.request, first, self.placing);
             self.apply(index, first, fates, newest);
         }
         self.limit_moved_blocking(newest, now);
@@ -112,7 +140,7 @@ impl<R: ReplyBuffer> Exchange<R> {
         let node = &mut self.nodes[index];
         let current = newest.node_of(&node.request);
         match &fates[..] {
-            [(Fate::Held(why), _)] => return node.hold(why),
+            [(Fate::Held(why), _)] => return node.keep_back(why),
             [(Fate::Behind, _)] => return node.state = State::Held,
             [(Fate::Send(to), _)] if first == 0 || current == Some(*to) => {
                 return node.go_on(*to, first, current, newest);
@@ -131,15 +159,15 @@ impl<R: ReplyBuffer> Exchange<R> {
             };
             match fate {
                 Fate::Send(to) => next.address(to, newest),
-                Fate::Held(why) => next.hold(&why),
+                Fate::Held(why) => next.keep_back(&why),
                 Fate::Behind => {
                     next.is_behind = true;
-                    next.hold(
+                    next.keep_back(
                         "a request before it has to wait, as keys are on the way to other nodes",
                     );
                 }
                 Fate::Refused(why) => {
-                    next.hold(&why);
+                    next.keep_back(&why);
                     next.state = State::Over;
                 }
                 Fate::KeyByKey => {
@@ -165,7 +193,7 @@ impl<R: ReplyBuffer> Exchange<R> {
         };
         self.key_by_key.push(command);
         let id = self.key_by_key.len() - 1;
-        for (fate, numbers) in newest.fates(&each, 0, true) {
+        for (fate, numbers) in newest.fates(&each, 0, self.placing) {
             let mut next = NodeExchange {
                 retries,
                 key_by_key: Some(id),
@@ -173,9 +201,9 @@ impl<R: ReplyBuffer> Exchange<R> {
             };
             match fate {
                 Fate::Send(to) => next.address(to, newest),
-                Fate::Held(why) | Fate::Refused(why) => next.hold(&why),
+                Fate::Held(why) | Fate::Refused(why) => next.keep_back(&why),
                 Fate::Behind | Fate::KeyByKey => {
-                    next.hold("its keys are on the way to other nodes")
+                    next.keep_back("its keys are on the way to other nodes")
                 }
             }
             self.nodes.push(next);
@@ -206,7 +234,7 @@ impl<R: ReplyBuffer> NodeExchange<R> {
 
     /// Holds what was refused as it was planned by an older topology, and what was ended by CLIENT UNBLOCK, if that may
     /// have been that of a reshard. Returns true if it does.
-    pub(super) fn hold_refused(&mut self) -> bool {
+    pub(super) fn keep_back_refused(&mut self) -> bool {
         if self.request.is_pinned {
             return false;
         }
@@ -223,6 +251,11 @@ impl<R: ReplyBuffer> NodeExchange<R> {
             _ => false,
         };
         is_held
+    }
+
+    /// The number, within the batch, of the last command.
+    fn last_command(&self) -> Option<u32> {
+        self.request.slots.last().map(|slot| slot.command)
     }
 
     /// Number of the first request that may be sent again.
@@ -246,7 +279,7 @@ impl<R: ReplyBuffer> NodeExchange<R> {
     }
 
     /// Keeps the requests back, for this reason.
-    fn hold(&mut self, why: &str) {
+    fn keep_back(&mut self, why: &str) {
         self.state = State::Held;
         let sent = self.answers.values.count();
         if sent < self.request.slots.len() {
@@ -268,8 +301,10 @@ impl<R: ReplyBuffer> NodeExchange<R> {
         if is_on_its_way && current == Some(to) {
             if let Some(rest) = &mut self.rest {
                 rest.1.moved = Some(Arc::clone(&moved));
+                rest.1.keep_all_replies();
             }
             self.request.moved = Some(moved);
+            self.request.keep_all_replies();
             return;
         }
         self.address(to, newest);

@@ -268,7 +268,7 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
     fn following(&self, exchange: Exchange<R>) -> Exchange<R> {
         match self.scope {
             Scope::AllNodes => exchange.for_router(self.router),
-            Scope::OneNode => exchange,
+            Scope::OneNode => exchange.at_node(self.router),
         }
     }
 

@@ -28,6 +28,7 @@ use crate::plan::operation::command::over;
 use crate::plan::operation::scan::{ScanInProgress, ScanProgress};
 use crate::plan::operation::{Operation, ScriptStore, Step};
 use crate::plan::refusal::redis_empty_command;
+use crate::plan::replies::ReplyNode;
 use crate::plan::request::{PlannedPipeline, finish_private, parse_one, select_replies};
 use crate::plan::{
     Exchange, ExchangeStep, FunctionRetry, PipelineKind, PipelineReplies, PlannedTransaction,
@@ -149,7 +150,9 @@ impl<'a> PipelineOperation<'a> {
     ) -> Result<Self, Error> {
         let planned = router.route_pipeline_at(node, packed, kind, &|| scripts.snapshot())?;
         // One node's replies leave no choice.
-        Ok(Self::new(router, scripts, planned, 0))
+        let mut operation = Self::new(router, scripts, planned, 0);
+        operation.exchange = operation.exchange.at_node(router);
+        Ok(operation)
     }
 
     /// A planned pipeline. `entropy` is a random number for replies that are chosen at random.
@@ -165,7 +168,7 @@ impl<'a> PipelineOperation<'a> {
             PlannedPipeline::Empty => (
                 Exchange::new([], BlockingTime::None, LivingNodes::none()),
                 State::Known(Ok(PipelineReplies::exec(
-                    NodeIndex::new(0),
+                    ReplyNode::Planned(NodeIndex::new(0)),
                     Value::Array(Vec::new()),
                 ))),
             ),
@@ -324,7 +327,9 @@ impl<'a> PipelineOperation<'a> {
         }
         let name = last.as_ref().map(|last| last.node_name(self.router));
         let name = name.unwrap_or_else(|| self.router.name(node).into());
-        let node = last.as_ref().map_or(node, |last| last.node);
+        let node = last
+            .as_ref()
+            .map_or(ReplyNode::Planned(node), ReplyNode::of);
         let mut replies = match private {
             Some(kind) => PipelineReplies::private(finish_private(&name, kind, answers)?),
             None => PipelineReplies::exec(node, PlannedTransaction::finish(&name, answers)?),

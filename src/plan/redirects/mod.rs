@@ -449,7 +449,7 @@ impl Router {
     /// True if a single request, which may block for this long, may go on at another server: one of a cluster has refused
     /// it, or it is to be planned again as keys are moved.
     #[inline]
-    pub(crate) fn goes_on_elsewhere(
+    pub(crate) fn may_go_on(
         &self,
         result: &Result<Value, Failure>,
         blocking: BlockingTime,

@@ -20,6 +20,10 @@
 //! A server counts the buckets of its hash table from the highest bit down, so its cursor is below the size
 //! of the table: 36 bits are enough for 2^36 buckets.
 //!
+//! While a reshard moves keys there are two passes over the nodes, and the node index goes up to twice their number: a key
+//! that moves from a node that is still to be scanned to one that was scanned already is found in the second, as it moves
+//! once at most. A cursor of the time before goes on in the first pass.
+//!
 //! The check covers the fingerprint of the topology and the [`NodeId`](crate::NodeId) of the node. A cursor
 //! made for another list of nodes is refused, instead of continuing on whichever node has that index now and
 //! silently missing keys. The check depends on nothing but the topology, so every client and proxy over the
@@ -54,6 +58,37 @@ pub(crate) struct ScanCursor {
     pub(crate) cursor: u64,
     /// True if some node has replied to an earlier step of the scan.
     pub(crate) answered: bool,
+    /// True in the second pass over the nodes.
+    pub(crate) is_second_pass: bool,
+}
+
+/// What the cursors of a scan are packed for.
+#[derive(Clone, Copy)]
+struct Course<'t> {
+    topology: &'t Topology,
+    /// Number of passes over the nodes.
+    passes: u64,
+}
+
+impl<'t> Course<'t> {
+    fn of(topology: &'t Topology) -> Self {
+        Self {
+            topology,
+            passes: match topology.moving() {
+                Some(_) => 2,
+                None => 1,
+            },
+        }
+    }
+
+    fn nodes(self) -> u64 {
+        self.topology.nodes().len() as u64
+    }
+
+    /// Number of scans of a node.
+    fn places(self) -> u64 {
+        self.nodes() * self.passes
+    }
 }
 
 impl ScanCursor {
@@ -72,6 +107,7 @@ impl ScanCursor {
                 node: first_node(router.topology()),
                 cursor: 0,
                 answered: false,
+                is_second_pass: false,
             }),
             Some(number) => Self::unpack(number, router).ok_or_else(|| Self::invalid(text)),
             None => Err(Self::invalid(text)),
@@ -95,41 +131,57 @@ impl ScanCursor {
     ///
     /// The payload is 0 only at the beginning of a scan, so no other cursor is packed as 0, the end.
     pub(super) fn pack(self, router: &Router) -> Option<u64> {
-        let nodes = router.topology().nodes().len() as u64;
-        let bits = check_bits(nodes);
+        self.pack_for(Course::of(router.topology()))
+    }
+
+    fn pack_for(self, course: Course<'_>) -> Option<u64> {
+        let bits = check_bits(course.places());
+        // Where there is one pass, the second goes on as the first.
+        let before = match self.is_second_pass && course.passes == 2 {
+            true => course.nodes(),
+            false => 0,
+        };
         let payload = self
             .cursor
             .checked_mul(2)?
             .checked_add(self.answered.into())?
-            .checked_mul(nodes)?
-            .checked_add(self.node.get() as u64)?;
+            .checked_mul(course.places())?
+            .checked_add(before + self.node.get() as u64)?;
         // In the lowest bits: rounding to a double or cutting a digit, the usual damage, then hits the check
         // as well.
-        let check = self.check(payload, router) & ((1 << bits) - 1);
+        let check = self.check(payload, course) & ((1 << bits) - 1);
         let number = payload.checked_mul(1 << bits)? | check;
         (number <= CURSOR_MAX).then_some(number)
     }
 
     /// The inverse of [`pack`](Self::pack); `None` for a number that `pack` did not make for this topology.
     fn unpack(number: u64, router: &Router) -> Option<Self> {
-        let nodes = router.topology().nodes().len() as u64;
-        let payload = number >> check_bits(nodes);
-        let rest = payload / nodes;
+        let topology = router.topology();
+        let now = Self::unpack_for(number, Course::of(topology));
+        now.or_else(|| Self::unpack_for(number, Course::of(topology.moving()?.from())))
+    }
+
+    fn unpack_for(number: u64, course: Course<'_>) -> Option<Self> {
+        let payload = number >> check_bits(course.places());
+        let (rest, place) = (payload / course.places(), payload % course.places());
         let cursor = Self {
-            node: NodeIndex::new(u16::try_from(payload % nodes).ok()?),
+            node: NodeIndex::new(u16::try_from(place % course.nodes()).ok()?),
             cursor: rest / 2,
             answered: rest % 2 == 1,
+            is_second_pass: place >= course.nodes(),
         };
         // Packed again instead of comparing the check alone: numbers above `CURSOR_MAX` are refused by the
         // same rule.
-        (cursor.pack(router) == Some(number)).then_some(cursor)
+        (cursor.pack_for(course) == Some(number)).then_some(cursor)
     }
 
     /// The check of a payload; its lowest bits become part of the cursor.
-    fn check(self, payload: u64, router: &Router) -> u64 {
-        let topology = router.topology();
+    fn check(self, payload: u64, course: Course<'_>) -> u64 {
+        let topology = course.topology;
         let node = topology.node(self.node).id();
-        mix(mix(payload ^ topology.fingerprint()) ^ node.as_u64())
+        // The fingerprint is the same before and while keys move.
+        let passes = course.passes - 1;
+        mix(mix(payload ^ topology.fingerprint()) ^ node.as_u64()).rotate_left(passes as u32 * 32)
     }
 }
 
@@ -158,6 +210,8 @@ pub(in crate::plan) struct CursorStep {
     pub(in crate::plan) node: NodeIndex,
     /// True if some node has replied to an earlier step.
     pub(in crate::plan) answered: bool,
+    /// True in the second pass over the nodes.
+    pub(in crate::plan) is_second_pass: bool,
 }
 
 impl CursorStep {
@@ -220,10 +274,16 @@ impl CursorStep {
     fn after(self, cursor: u64, answered: bool, router: &Router) -> Option<u64> {
         // The beginning of the first node is never returned, so a packed cursor is never mistaken for 0, the
         // end: a step either stays on its node with a cursor other than 0, or moves on to a later node.
+        let topology = router.topology();
+        let mut is_second_pass = self.is_second_pass;
         let node = match cursor {
-            0 => match router.topology().next_living(Some(self.node)) {
-                None => return Some(0),
+            0 => match topology.next_living(Some(self.node)) {
                 Some(next) => next,
+                None if topology.moving().is_some() && !is_second_pass => {
+                    is_second_pass = true;
+                    first_node(topology)
+                }
+                None => return Some(0),
             },
             _ => self.node,
         };
@@ -231,6 +291,7 @@ impl CursorStep {
             node,
             cursor,
             answered,
+            is_second_pass,
         };
         next.pack(router)
     }
@@ -275,6 +336,7 @@ mod tests {
     const FIRST: CursorStep = CursorStep {
         node: NodeIndex::new(0),
         answered: false,
+        is_second_pass: false,
     };
 
     fn router(nodes: usize) -> Router {
@@ -309,6 +371,7 @@ mod tests {
         CursorStep {
             node: cursor.node,
             answered: cursor.answered,
+            is_second_pass: cursor.is_second_pass,
         }
     }
 
@@ -319,6 +382,49 @@ mod tests {
             let begins = cursor.map(|at| (at.node.get(), at.cursor));
             assert_eq!(begins.ok(), Some((0, 0)), "{text:?}");
         }
+    }
+
+    #[test]
+    fn scan_while_keys_move_makes_two_passes_and_goes_on_from_a_cursor_of_before() {
+        let (before, after) = (router(3), over(["host:0", "host:3"]));
+        let view = crate::topology::ReshardView::default();
+        let topology = Topology::while_moving(before.topology(), after.topology(), &view).unwrap();
+        let table = Cow::Borrowed(CommandTable::built_in());
+        let moving = Router::new(Arc::new(topology), table, SplitWrites::Allowed);
+        let visits = |mut cursor: u64| {
+            let mut visited = Vec::new();
+            loop {
+                let at = parse(cursor, &moving).expect("our own cursor");
+                visited.push((at.node.get(), at.is_second_pass));
+                assert!(visited.len() < 10);
+                cursor = cursor_of(&step(at).after_reply(page(0), &moving).unwrap());
+                if cursor == 0 {
+                    return visited;
+                }
+            }
+        };
+        let pass = |is_second: bool| (0..4).map(move |node| (node, is_second));
+        let all: Vec<(usize, bool)> = pass(false).chain(pass(true)).collect();
+        assert_eq!(visits(0), all);
+        // A cursor within the second node, from before the reshard.
+        let at = ScanCursor {
+            node: NodeIndex::new(1),
+            cursor: 77,
+            answered: true,
+            is_second_pass: false,
+        };
+        let cursor = at.pack(&before).unwrap();
+        assert_eq!(parse(cursor, &moving), Some(at));
+        assert_eq!(visits(cursor), all[1..]);
+        // The two passes cannot be confused.
+        let second = ScanCursor {
+            is_second_pass: true,
+            ..at
+        };
+        assert_ne!(at.pack(&moving), second.pack(&moving));
+        let packed = second.pack(&moving).unwrap();
+        assert_eq!(parse(packed, &moving), Some(second));
+        assert_eq!(parse(packed, &before), None);
     }
 
     #[test]
@@ -355,6 +461,7 @@ mod tests {
                     let at = CursorStep {
                         node: NodeIndex::new(node as u16),
                         answered: true,
+                        is_second_pass: false,
                     };
                     let cursor = cursor_of(&at.after_reply(page(server), &router).unwrap());
                     assert_eq!(cursor as f64 as u64, cursor, "{nodes} nodes, {server}");
@@ -429,6 +536,7 @@ mod tests {
                 let at = CursorStep {
                     node,
                     answered: true,
+                    is_second_pass: false,
                 };
                 for server in 1..1000_u64 {
                     let cursor = cursor_of(&at.after_reply(page(server), &before).unwrap());
@@ -447,11 +555,13 @@ mod tests {
     fn scan_cursor_check_covers_the_id_of_its_node() {
         let (router, payload) = (over(["a", "b"]), 12345);
         let [a, b] = [0, 1].map(|node| ScanCursor {
+            is_second_pass: false,
             node: NodeIndex::new(node),
             cursor: 0,
             answered: true,
         });
-        assert_ne!(a.check(payload, &router), b.check(payload, &router));
+        let course = Course::of(router.topology());
+        assert_ne!(a.check(payload, course), b.check(payload, course));
     }
 
     #[test]

@@ -13,6 +13,8 @@
 //! client ─▶ SCAN pack(b,0)   node b ─▶ SCAN 0     b replies 0:  the client receives 0, the end
 //! ```
 //!
+//! While a reshard moves keys there are two passes over the nodes; see `cursor`.
+//!
 //! The guarantee is SCAN's own: a key that exists during the whole scan is returned at least once, as long as
 //! the list of nodes stays the same. A cursor or position of another list of nodes is refused. No state is
 //! kept between steps anywhere but in the cursor. Over a cluster each key is returned exactly once, see `slot_scan`.

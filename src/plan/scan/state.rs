@@ -23,6 +23,8 @@
 //! └────────────────────────────────────── fingerprint of the topology, 64 bits in hexadecimal
 //! ```
 //!
+//! In the second pass over the nodes, which there is while a reshard moves keys, an `r` is before the state.
+//!
 //! Over a Redis Cluster the first two are the same for all positions, and the third is the cursor of SCAN * 2.
 
 use std::fmt;
@@ -57,7 +59,15 @@ pub struct ScanPosition {
     cursor: u64,
     /// True if some node has replied to an earlier step.
     answered: bool,
+    /// True in the second pass over the nodes, which there is while a reshard moves keys.
+    is_second_pass: bool,
 }
+
+/// Number of times that one page is asked for again as a reshard has begun.
+const PLANNED_AGAIN_MAX: usize = 3;
+
+/// Stands before the state in the second pass over the nodes.
+const SECOND_PASS: &str = "r";
 
 /// Stands for the fingerprint in the positions of a cluster: they do not depend on who owns which slot.
 const CLUSTER: u64 = u64::from_be_bytes(*b"by slots");
@@ -125,6 +135,12 @@ impl ScanState {
             ))),
         };
         self.set("COUNT", keys.to_string().as_bytes());
+    }
+
+    /// True if the page is asked for again after this error: a reshard has begun, and the scan makes two passes from now on.
+    /// `number` counts the errors in turn.
+    pub(crate) fn goes_on_after(&self, error: &Error, number: usize) -> bool {
+        error.kind() == ErrorKind::Moving && error.is_retryable() && number <= PLANNED_AGAIN_MAX
     }
 
     /// The position at which a new scan can resume.
@@ -216,6 +232,7 @@ impl ScanPosition {
             node: topology.node(first_node(topology)).id(),
             cursor: 0,
             answered: false,
+            is_second_pass: false,
         }
     }
 
@@ -226,6 +243,7 @@ impl ScanPosition {
             node: NodeId::of_name("by slots"),
             cursor,
             answered: false,
+            is_second_pass: false,
         }
     }
 
@@ -264,6 +282,7 @@ impl ScanPosition {
             node,
             cursor: self.cursor,
             answered: self.answered,
+            is_second_pass: self.is_second_pass,
         };
         cursor.pack(router).ok_or_else(not_a_position)
     }
@@ -280,6 +299,7 @@ impl ScanPosition {
             node: topology.node(cursor.node).id(),
             cursor: cursor.cursor,
             answered: cursor.answered,
+            is_second_pass: cursor.is_second_pass,
         })
     }
 
@@ -292,6 +312,7 @@ impl ScanPosition {
     fn check(self) -> u16 {
         // All fields are mixed in, so that no two of them can be exchanged between positions.
         let mixed = mix(mix(self.fingerprint ^ self.state()) ^ self.node.as_u64());
+        let mixed = mixed.rotate_left(u32::from(self.is_second_pass) * 32);
         (mixed & u64::from(u16::MAX)) as u16
     }
 }
@@ -300,9 +321,10 @@ impl ScanPosition {
 impl fmt::Display for ScanPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (state, check) = (self.state(), self.check());
+        let pass = if self.is_second_pass { SECOND_PASS } else { "" };
         write!(
             f,
-            "{:016x}:{}:{state}:{check:04x}",
+            "{:016x}:{}:{pass}{state}:{check:04x}",
             self.fingerprint, self.node
         )
     }
@@ -316,12 +338,15 @@ impl FromStr for ScanPosition {
             let mut words = text.split(':');
             let fingerprint = u64::from_str_radix(words.next()?, 16).ok()?;
             let node = words.next()?.parse().ok()?;
-            let state: u64 = words.next()?.parse().ok()?;
+            let word = words.next()?;
+            let second = word.strip_prefix(SECOND_PASS);
+            let state: u64 = second.unwrap_or(word).parse().ok()?;
             let position = Self {
                 fingerprint,
                 node,
                 cursor: state >> 1,
                 answered: state & 1 == 1,
+                is_second_pass: second.is_some(),
             };
             // Compared as text: this verifies the check, and also refuses other spellings (a sign, leading
             // zeros) and trailing text, so that each position has exactly one text.

@@ -16,8 +16,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::aio::Shared;
+use crate::aio::connector::Connector;
 use crate::aio::peek::Duplex;
-use crate::aio::reconnecting::Connector;
 use crate::endpoint::PrimaryVersion;
 use crate::observe::NodeObserver;
 use crate::plan::{
@@ -174,8 +174,8 @@ pub(super) async fn stream_oversized_reply<S: AsyncRead + AsyncWrite + Unpin>(
     behind: &mut Vec<u8>,
 ) -> io::Result<Result<(), Cause>> {
     let request = large.again();
-    // The reply to ASKING would come first.
-    if request.is_asking() {
+    // The reply to ASKING would come first, and a node of a newer topology is not known here.
+    if request.is_asking() || request.has_moved() {
         let again = shared.router.exchange_again(request);
         return fetch(shared, again, client, meter, behind).await;
     }
@@ -187,7 +187,9 @@ pub(super) async fn stream_oversized_reply<S: AsyncRead + AsyncWrite + Unpin>(
         Err(Err(error)) => return Err(error),
     };
     let answers = match cause {
-        Some(cause) if !shared.router.is_cluster() => return Ok(Err(cause)),
+        Some(cause) if !shared.router.is_cluster() && !cause.keeps_connection() => {
+            return Ok(Err(cause));
+        }
         Some(cause) => Answers::failed(Failure::not_sent(cause)),
         None => {
             let mut values = RawReplies::with_meter(Some(Arc::clone(meter)));

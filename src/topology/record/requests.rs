@@ -171,7 +171,7 @@ fn refused(node: &str, error: &redis::ServerError) -> Error {
     let said = error.details().unwrap_or_default();
     let hint = match (error.code(), said) {
         ("NOPERM", _) => {
-            "; the user needs `+eval +select +info ~redis-sharding:*`, and `+client` to be told of changes"
+            "; the user needs `+eval +select +info +get +set +del ~redis-sharding:*`, and `+client` to be told of changes"
         }
         (_, said) if said.contains("out of range") => {
             "; the record is in database 15, and `databases` in the configuration of the server allows fewer than 16"

@@ -309,7 +309,7 @@ fn plan_json(plan: &ReshardPlan) -> Value {
         "bytes": plan.bytes(),
         "seconds": plan.estimate.as_secs_f64(),
         "moves": moves.collect::<Vec<_>>(),
-        "notes": plan.notes,
+        "remarks": plan.remarks,
         "refusals": refusals.collect::<Vec<_>>(),
     })
 }

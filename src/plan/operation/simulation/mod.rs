@@ -24,11 +24,13 @@
 //!
 //! * `commands`, `scripts`, `pipelines`, `dedicated`, `retries`, `out_nodes`: the rows. `property`: generated commands and failures.
 //! * `cluster`: the servers of a Redis Cluster, whose slots move.
+//! * `moving`: a reshard under way.
 //! * `world`: the simulated nodes and clock. `text`: the notation.
 
 mod cluster;
 mod commands;
 mod dedicated;
+mod moving;
 mod out_nodes;
 mod pipelines;
 mod property;

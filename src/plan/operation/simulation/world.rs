@@ -209,6 +209,7 @@ fn carry_out<R: crate::plan::ReplyBuffer>(
                 *now += pause;
                 assert!(exchange.end().is_none_or(|end| *now < end));
             }
+            ExchangeStep::Reload(_) => exchange.give_up_held(),
             ExchangeStep::Done => break,
         }
     }
