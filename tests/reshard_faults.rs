@@ -544,6 +544,9 @@ fn client_process_that_is_stopped_for_a_whole_reshard_loses_no_write() {
 fn nodes_that_are_killed_and_come_back_with_their_data_lose_nothing() {
     let builder = Servers::builder().keeps_data();
     let builder = builder.option(["--appendonly", "yes"]);
+    // They read their data for a while, and say so.
+    let builder = builder.option(["--key-load-delay", "100"]);
+    let builder = builder.option(["--loading-process-events-interval-bytes", "1024"]);
     let Some(servers) = builder.option(["--appendfsync", "always"]).start(3) else {
         return;
     };
@@ -571,16 +574,151 @@ fn nodes_that_are_killed_and_come_back_with_their_data_lose_nothing() {
                 victims.iter().for_each(|victim| servers.restart(*victim));
                 true
             });
-            // A mover may give up.
-            if let Err(error) = fleet.run(to, options) {
+            // A mover may give up, and another one finds a server that still reads its data.
+            let mut outcome = fleet.run(to, options);
+            for _ in 0..20 {
+                let Err(error) = outcome else {
+                    break;
+                };
                 println!("{step}: {error}");
-                fleet.finish(to);
+                thread::sleep(Duration::from_millis(200));
+                outcome = fleet.run(to, self::options());
             }
+            assert_eq!(outcome.unwrap(), ReshardOutcome::Finished);
             assert!(reached.load(Ordering::SeqCst), "{step} was not reached");
             load.goes_on();
         }
         (Arc::clone(&topologies[(count + 1) % 2]), Vec::new())
     });
+}
+
+/// Waits until the record of a server was written to that very process. False if that does not happen.
+fn is_sealed_soon(fleet: &Fleet, server: usize, within: Duration) -> bool {
+    let begun = Instant::now();
+    let mut connection = fleet.connection(server);
+    let info: redis::InfoDict = cmd("INFO").arg("server").query(&mut connection).unwrap();
+    let run_id: String = info.get("run_id").unwrap();
+    let () = cmd("SELECT").arg(15).query(&mut connection).unwrap();
+    while begun.elapsed() < within {
+        let record: Option<String> = connection.get("redis-sharding:record").unwrap();
+        if record.is_some_and(|record| record.contains(&run_id)) {
+            return true;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    false
+}
+
+#[test]
+fn node_that_comes_back_while_others_are_moved_is_used_before_the_end() {
+    let Some(servers) = Servers::builder()
+        .keeps_data()
+        .option(["--appendonly", "yes"])
+        .start(3)
+    else {
+        return;
+    };
+    let fleet = Fleet::of(servers);
+    fleet.under_load(2, |load| {
+        let to = fleet.topology(3);
+        let (servers, addresses) = (Arc::clone(&fleet.servers), fleet.addresses.clone());
+        let is_used = Arc::new(AtomicBool::new(false));
+        let was_used = Arc::clone(&is_used);
+        let client = load.clients.blocking.clone();
+        // The first one has nothing more to do in this reshard.
+        let (options, reached) = before_step("close node-1 node-2", 0, move || {
+            servers.kill(0);
+            servers.restart(0);
+            let fleet = Fleet {
+                servers: Arc::clone(&servers),
+                addresses: addresses.clone(),
+            };
+            assert!(is_sealed_soon(&fleet, 0, GOES_ON_WITHIN));
+            let topology = client.topology();
+            let own =
+                |key: &String| topology.locate(key.as_bytes()).map(|node| node.get()) == Some(0);
+            let key = (0..)
+                .map(|number| format!("padded:{number}"))
+                .find(own)
+                .unwrap();
+            wait_until(|| client.clone().get::<_, String>(&key).is_ok());
+            was_used.store(true, Ordering::SeqCst);
+            true
+        });
+        assert_eq!(fleet.run(&to, options).unwrap(), ReshardOutcome::Finished);
+        assert!(reached.load(Ordering::SeqCst) && is_used.load(Ordering::SeqCst));
+        (to, Vec::new())
+    });
+}
+
+#[test]
+fn units_are_closed_at_a_source_that_has_lost_that_they_are() {
+    let Some(servers) = Servers::builder().keeps_data().start(2) else {
+        return;
+    };
+    let fleet = Fleet::of(servers);
+    let (from, to) = (fleet.topology(1), fleet.topology(2));
+    fleet.publish(&from);
+    let client = fleet.describe(&from).agreed().build().unwrap();
+    let keys: Vec<String> = (0..1500).map(|number| format!("key:{number}")).collect();
+    for key in &keys {
+        let () = client.clone().set(key, "x".repeat(1000)).unwrap();
+    }
+    let closed = AtomicUsize::new(0);
+    let is_done = AtomicBool::new(false);
+    let (servers, addresses) = (Arc::clone(&fleet.servers), fleet.addresses.clone());
+    let late: Arc<Mutex<Vec<String>>> = Arc::default();
+    let (acknowledged, writer, moving) = (Arc::clone(&late), client.clone(), Arc::clone(&to));
+    let options = options().with_step_observer(move |step| {
+        let fleet = Fleet {
+            servers: Arc::clone(&servers),
+            addresses: addresses.clone(),
+        };
+        // The snapshot is older than the closure of the second batch.
+        if step == "close node-0 node-1" && closed.fetch_add(1, Ordering::SeqCst) == 1 {
+            let () = cmd("SAVE").query(&mut fleet.connection(0)).unwrap();
+        }
+        let is_second = closed.load(Ordering::SeqCst) == 2;
+        if step == "publish-target node-0 node-1"
+            && is_second
+            && !is_done.swap(true, Ordering::SeqCst)
+        {
+            servers.restart(0);
+            is_sealed_soon(&fleet, 0, Duration::from_secs(3));
+            // What is not yet at the target: the keys of this batch among them.
+            let topology = writer.topology();
+            let node = |topology: &Topology, key: &str| {
+                topology.locate(key.as_bytes()).map(|node| node.get())
+            };
+            let left = (0..1500).map(|number| format!("key:{number}"));
+            let left =
+                left.filter(|key| node(&topology, key) == Some(0) && node(&moving, key) == Some(1));
+            let left: Vec<String> = left.collect();
+            assert!(left.len() > 100);
+            thread::scope(|scope| {
+                for key in left.iter().step_by(10) {
+                    let mut client = writer.with_timeout(Duration::from_millis(500));
+                    let acknowledged = &acknowledged;
+                    scope.spawn(move || {
+                        if client.set::<_, _, ()>(key, "late").is_ok() {
+                            acknowledged.lock().unwrap().push(key.clone());
+                        }
+                    });
+                }
+            });
+        }
+        true
+    });
+    assert_eq!(fleet.run(&to, options).unwrap(), ReshardOutcome::Finished);
+    wait_until(|| client.topology().to_string() == to.to_string());
+    let late = late.lock().unwrap();
+    println!("{} keys were written", late.len());
+    for key in late.iter() {
+        let found: Option<String> = client.clone().get(key).unwrap();
+        assert_eq!(found.as_deref(), Some("late"), "{key}");
+    }
+    let expected = keys.into_iter().map(|key| (key, None)).collect();
+    check_servers(&fleet.servers, &to, &expected);
 }
 
 #[test]

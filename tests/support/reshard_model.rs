@@ -158,7 +158,7 @@ impl Worker {
 
     /// Reads a key of the type of `kind`.
     fn read_state(&mut self, key: &str, kind: &Held) -> Option<State> {
-        let expiry: i64 = self.ask(&["PEXPIRETIME", key])?;
+        let expiry = self.expiry(key)?;
         if expiry == -2 {
             return Some(None);
         }
@@ -175,6 +175,26 @@ impl Worker {
             Held::Stream(_) => Held::Stream(self.ask(&["XLEN", key])?),
         };
         Some(Some((held, (expiry >= 0).then_some(expiry))))
+    }
+
+    /// When a key expires: -1 for never, -2 if there is no such key.
+    fn expiry(&mut self, key: &str) -> Option<i64> {
+        let exact: RedisResult<i64> = self.client.command(cmd("PEXPIRETIME").arg(key));
+        let is_old = |error: &RedisError| error.to_string().contains("unknown command");
+        match exact {
+            Err(error) if is_old(&error) => {}
+            exact => return self.changed(exact, Vec::new(), "PEXPIRETIME"),
+        }
+        // Servers before 7.0 say how long it takes until then.
+        let left: i64 = self.ask(&["PTTL", key])?;
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let at = now.unwrap().as_millis() as i64 + left;
+        let states = self.model.doubts.get(key).into_iter().flatten().flatten();
+        let known = self.model.keys.get(key).into_iter().chain(states);
+        let known = known.filter_map(|(_, expiry)| *expiry);
+        let near = known.min_by_key(|known| (known - at).abs());
+        let near = near.filter(|near| (near - at).abs() < 5_000);
+        Some(if left < 0 { left } else { near.unwrap_or(at) })
     }
 
     fn value(&mut self) -> String {
@@ -593,19 +613,44 @@ fn keys_of_servers(servers: &Servers) -> HashMap<String, Vec<(usize, i64)>> {
     for server in 0..servers.len() {
         let mut connection = servers.connection(server);
         let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut connection).unwrap();
-        let mut expiries = redis::pipe();
-        for key in &keys {
-            expiries.cmd("PEXPIRETIME").arg(key);
-        }
-        let expiries: Vec<i64> = match keys.is_empty() {
-            true => Vec::new(),
-            false => expiries.query(&mut connection).unwrap(),
-        };
+        let expiries = expiries(&mut connection, &keys);
         for (key, expiry) in keys.into_iter().zip(expiries) {
             all.entry(key).or_default().push((server, expiry));
         }
     }
     all
+}
+
+/// When these keys expire, in milliseconds of Unix time; -1 for those that do not.
+fn expiries(connection: &mut redis::Connection, keys: &[String]) -> Vec<i64> {
+    let mut pipeline = redis::pipe();
+    for key in keys {
+        pipeline.cmd("PEXPIRETIME").arg(key);
+    }
+    if keys.is_empty() {
+        return Vec::new();
+    }
+    if let Ok(found) = pipeline.query(connection) {
+        return found;
+    }
+    // Servers before 7.0 say how long it takes until then.
+    let mut pipeline = redis::pipe();
+    pipeline.atomic().cmd("TIME");
+    for key in keys {
+        pipeline.cmd("PTTL").arg(key);
+    }
+    let (now, left): (Vec<i64>, Vec<i64>) = {
+        let mut found: Vec<redis::Value> = pipeline.query(connection).unwrap();
+        let left = found.split_off(1).into_iter().map(redis::from_redis_value);
+        let now = redis::from_redis_value(found.remove(0)).unwrap();
+        (now, left.collect::<Result<_, _>>().unwrap())
+    };
+    let now = now[0] * 1_000 + now[1] / 1_000;
+    let at = left.into_iter().map(|left| match left {
+        -1 => -1,
+        left => now + left,
+    });
+    at.collect()
 }
 
 /// Server `n` is the node `node-n`. Each key is at its owner alone, with its expiry, and there are no others.

@@ -7,7 +7,7 @@ use redis::{ProtocolVersion, Value};
 
 use super::fault::{Fault, FaultKind};
 use crate::endpoint::Endpoint;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::record::NodeConnection;
 use crate::resp::write_command;
 use crate::topology::record::requests::{RecordReading, RecordTexts, RecordWrite};
@@ -180,7 +180,14 @@ impl Link {
     /// Reads the record of the node, and the texts beside it.
     pub(super) fn record(&mut self) -> Result<RecordReading, Fault> {
         let reading = self.connection.record_and_texts();
-        let reading = reading.map_err(|error| self.fault(error))?;
+        let reading = reading.map_err(|error| match error.kind() {
+            // A server that still reads its data is waited for like one that does not run yet.
+            ErrorKind::NodeDown => Fault {
+                kind: FaultKind::Broken,
+                error,
+            },
+            _ => self.fault(error),
+        })?;
         self.server.clone_from(&reading.run_id);
         self.is_sealed = reading.is_sealed() == Some(true);
         Ok(reading)

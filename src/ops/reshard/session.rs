@@ -316,3 +316,36 @@ pub(super) fn kill(link: &mut Link, ids: &[u64]) -> Result<(), Fault> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::record::{PairRecord, Progress, ReshardRecord};
+
+    #[test]
+    fn record_that_has_lost_what_was_acknowledged_is_refused() {
+        let record = |moved: Option<u32>| NodeRecord {
+            epoch: RecordEpoch::new(3, 4),
+            topology: 1,
+            seal: "run".into(),
+            is_retired: false,
+            mover: Some("m-1".into()),
+            reshard: moved.map(|moved| ReshardRecord {
+                to: 2,
+                pairs: vec![PairRecord {
+                    source: "a".into(),
+                    target: "b".into(),
+                    progress: Progress {
+                        moved,
+                        closed: moved,
+                    },
+                }],
+            }),
+        };
+        let is_kept = |known, found| check_not_older("a", &record(known), &record(found)).is_ok();
+        assert!(is_kept(Some(4), Some(4)) && is_kept(Some(4), Some(9)) && is_kept(None, None));
+        assert!(is_kept(None, Some(0)));
+        // The second was written before the reshard was announced.
+        assert!(!is_kept(Some(4), Some(3)) && !is_kept(Some(0), None));
+    }
+}

@@ -105,6 +105,7 @@ impl<R: ReplyBuffer> Exchange<R> {
             // They are nodes of the topology before.
             self.living = LivingNodes::none();
         }
+        self.hold_at_all_nodes(newest);
         for index in 0..self.nodes.len() {
             let is_behind = self.is_behind(index);
             let reloads = self.reloads;
@@ -133,6 +134,25 @@ impl<R: ReplyBuffer> Exchange<R> {
             self.apply(index, first, fates, newest);
         }
         self.limit_moved_blocking(newest, now);
+    }
+
+    /// Has a command that writes at all nodes sent to all of them again if it is held for one: between the others and that
+    /// one keys may have moved from where it is to be run to where it was, such as those that FLUSHALL was to delete.
+    fn hold_at_all_nodes(&mut self, newest: &Newest<'_>) {
+        let is_alone = |node: &NodeExchange<R>| newest.writes_at_all_nodes(&node.request);
+        if !newest.is_newer || !self.is_following() || !self.nodes.iter().all(is_alone) {
+            return;
+        }
+        if !self.nodes.iter().any(|node| node.state == State::Held) {
+            return;
+        }
+        let done = |node: &&mut NodeExchange<R>| {
+            node.state == State::Over && node.answers.failure.is_none()
+        };
+        for node in self.nodes.iter_mut().filter(done) {
+            node.answers = Answers::default();
+            node.state = State::Held;
+        }
     }
 
     /// Has the requests of one node, from number `first` on, go where their fates say.
