@@ -4,6 +4,7 @@
 #[cfg(feature = "tokio-comp")]
 pub mod all_clients;
 pub mod authority;
+pub mod children;
 pub mod clients;
 pub mod cluster_bus;
 #[cfg(feature = "tokio-comp")]

@@ -67,6 +67,7 @@ pub struct Builder {
     tls: Option<Tls>,
     server: Option<PathBuf>,
     cluster: bool,
+    keeps_data: bool,
 }
 
 /// With which certificates a server speaks TLS.
@@ -147,7 +148,8 @@ impl Servers {
         self.running(index).stop();
     }
 
-    /// Kills a server if it still runs, and starts an empty one on the same address.
+    /// Kills a server if it still runs, and starts one on the same address: an empty one, unless it
+    /// [keeps its data](Builder::keeps_data).
     pub fn restart(&self, index: usize) {
         self.kill(index);
         let server = &self.servers[index];
@@ -235,6 +237,12 @@ impl Builder {
         self
     }
 
+    /// A server that is restarted finds the files that it has written.
+    pub fn keeps_data(mut self) -> Self {
+        self.keeps_data = true;
+        self
+    }
+
     /// One more option on the command line of every server, such as `["--maxmemory", "1mb"]`.
     pub fn option<const N: usize>(mut self, words: [&str; N]) -> Self {
         self.args.extend(words.map(str::to_owned));
@@ -313,6 +321,10 @@ impl Tls {
 
 fn port_args(options: &Builder, tls: Option<u16>, bus: Option<u16>, folder: &Path) -> Vec<String> {
     let mut args = tls_args(options, tls, folder);
+    if options.keeps_data {
+        // Instead of a folder of its own for each process.
+        args.extend(["--dir".to_owned(), folder.display().to_string()]);
+    }
     if let Some(port) = bus {
         let nodes = folder.join("nodes.conf").display().to_string();
         args.extend(["--cluster-enabled", "yes", "--cluster-config-file"].map(str::to_owned));

@@ -81,14 +81,16 @@ impl Source<'_, '_> {
                         Err(fault) => return Err(self.give_up(&batch, target, fault)),
                     }
                 }
-                AfterFailure::AskTarget => {
-                    self.replace_links(&batch, target)?;
-                    match self.target_has(&batch) {
-                        true => BatchStep::PublishSource,
-                        false if attempts_left > 0 => BatchStep::FIRST,
-                        false => return Err(self.give_up(&batch, target, fault)),
+                AfterFailure::AskTarget => match self.replace_links(&batch, target) {
+                    Ok(()) if self.target_has(&batch) => BatchStep::PublishSource,
+                    Ok(()) if attempts_left > 0 => BatchStep::FIRST,
+                    Ok(()) => return Err(self.give_up(&batch, target, fault)),
+                    // It has answered: it does not have the units. The next run would copy them again as well.
+                    Err(lost) if self.is_lost_by_target(&batch, &lost) => {
+                        return Err(self.give_up(&batch, target, lost));
                     }
-                }
+                    Err(fault) => return Err(fault),
+                },
             };
         }
     }
@@ -235,6 +237,12 @@ impl Source<'_, '_> {
             let progress = pair.target.progress(&self.node.name, &pair.target.name);
             progress.moved >= batch.until
         })
+    }
+
+    /// True if the target was emptied, or restarted with older data.
+    fn is_lost_by_target(&self, batch: &Batch, fault: &Fault) -> bool {
+        let pair = self.pairs.get(batch.pair);
+        pair.is_some_and(|pair| fault.is_loss_of(&pair.target.name))
     }
 
     /// Opens the units at the source again, and deletes what the target has of them. Returns the fault that ends the run.

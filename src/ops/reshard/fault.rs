@@ -17,6 +17,8 @@ pub(super) enum FaultKind {
     Broken,
     /// A server has replied with an error.
     Refused,
+    /// A server can be reached, and has lost its record, or has an older one than it had acknowledged.
+    Lost,
     /// Another mover has written a record.
     Superseded,
     /// The program that watches the steps has stopped the mover: nothing is put back, as if it were killed.
@@ -48,6 +50,19 @@ impl Fault {
             kind: FaultKind::Refused,
             error: Error::config(format!("node {node:?}: {text}")).at_node(node),
         }
+    }
+
+    /// This node has lost what it was told.
+    pub(super) fn lost(node: &str, text: impl std::fmt::Display) -> Self {
+        Self {
+            kind: FaultKind::Lost,
+            ..Self::refused(node, text)
+        }
+    }
+
+    /// True if this node has lost what it was told.
+    pub(super) fn is_loss_of(&self, node: &str) -> bool {
+        self.kind == FaultKind::Lost && self.error.node() == Some(node)
     }
 
     /// The record of this node was written by somebody else.
@@ -93,7 +108,7 @@ impl Fault {
     pub(super) fn of_step(&self) -> Option<StepFailure> {
         match self.kind {
             FaultKind::Broken => Some(StepFailure::Broken),
-            FaultKind::Refused => Some(StepFailure::Refused),
+            FaultKind::Refused | FaultKind::Lost => Some(StepFailure::Refused),
             FaultKind::Superseded => Some(StepFailure::Superseded),
             FaultKind::Killed => None,
         }

@@ -8,7 +8,7 @@ use super::fault::{Fault, FaultKind};
 use super::fence::ServerClient;
 use super::key_events::put_back;
 use super::link::Link;
-use super::records::{announced, claimed, ended, is_majority};
+use super::records::{Fingerprints, KnownNode, announced, claimed, ended, is_majority, restored};
 use super::session::{Session, SessionNode, kill};
 use super::source::scan_step;
 use super::view::ViewNode;
@@ -25,12 +25,16 @@ use crate::topology::record::{NodeRecord, RecordEpoch};
 /// If another mover is faster, or a node cannot be reached.
 pub(super) fn claim(
     nodes: &mut [ViewNode],
-    from: u64,
+    fingerprints: Fingerprints,
     term: u32,
     mover: &str,
     may_do: impl Fn(&str) -> bool,
 ) -> Result<Vec<NodeRecord>, Fault> {
     let all = nodes.len();
+    let before: Vec<KnownNode> = nodes
+        .iter()
+        .map(ViewNode::known)
+        .collect::<Result<_, _>>()?;
     let mut records = Vec::with_capacity(all);
     for node in nodes {
         let step = format!("claim {}", node.name);
@@ -44,8 +48,9 @@ pub(super) fn claim(
             .as_mut()
             .map_err(|error| Fault::from(error.clone()))?;
         let record = loop {
-            let next = claimed(&known, from, term, mover);
             let expected = known.record.as_ref().map(|record| record.epoch);
+            known.record = restored(&known, &before, fingerprints);
+            let next = claimed(&known, fingerprints.from, term, mover);
             match reply.link.compare_and_set(expected, &next, None)? {
                 RecordWrite::Done => break next,
                 RecordWrite::Other(found) => {

@@ -7,7 +7,7 @@ use redis::{ProtocolVersion, Value};
 
 use super::fault::{Fault, FaultKind};
 use crate::endpoint::Endpoint;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::record::NodeConnection;
 use crate::resp::write_command;
 use crate::topology::record::requests::{RecordReading, RecordTexts, RecordWrite};
@@ -35,6 +35,10 @@ pub(super) struct Link {
     connection: NodeConnection,
     /// The id of the connection at its server, by which it is killed when it is in doubt.
     id: i64,
+    /// The `run_id` of the server, once the record was read.
+    server: String,
+    /// True if the record was written to that server, when it was read.
+    is_sealed: bool,
 }
 
 impl Requests {
@@ -75,7 +79,12 @@ impl Link {
         };
         let connection = NodeConnection::open(endpoint, protocol, suffix, limit);
         let connection = connection.map_err(Fault::of_connection)?;
-        let mut link = Self { connection, id: 0 };
+        let mut link = Self {
+            connection,
+            id: 0,
+            server: String::new(),
+            is_sealed: false,
+        };
         link.connection.set_limit(limit.max(REPLY_WITHIN));
         // The id in place of the user's name, by which other movers find their own connections.
         let name = format!("{}{suffix}", name.id);
@@ -92,6 +101,16 @@ impl Link {
     /// The id of the connection at its server.
     pub(super) fn id(&self) -> i64 {
         self.id
+    }
+
+    /// True if the record of the node was written to this server, when it was read.
+    pub(super) fn is_sealed(&self) -> bool {
+        self.is_sealed
+    }
+
+    /// True if both connections are to the same process.
+    pub(super) fn is_of_same_server(&self, other: &Self) -> bool {
+        self.server == other.server
     }
 
     /// Sends a request and returns its reply.
@@ -161,7 +180,17 @@ impl Link {
     /// Reads the record of the node, and the texts beside it.
     pub(super) fn record(&mut self) -> Result<RecordReading, Fault> {
         let reading = self.connection.record_and_texts();
-        reading.map_err(|error| self.fault(error))
+        let reading = reading.map_err(|error| match error.kind() {
+            // A server that still reads its data is waited for like one that does not run yet.
+            ErrorKind::NodeDown => Fault {
+                kind: FaultKind::Broken,
+                error,
+            },
+            _ => self.fault(error),
+        })?;
+        self.server.clone_from(&reading.run_id);
+        self.is_sealed = reading.is_sealed() == Some(true);
+        Ok(reading)
     }
 
     /// Replaces the record if the one that is there has the epoch `expected`.

@@ -231,9 +231,9 @@ impl Reshard {
         let known = view.known()?;
         let records = known.iter().filter_map(|node| node.record.as_ref());
         let term = next_term(records);
-        let from = view.fingerprints().from;
+        let fingerprints = view.fingerprints();
         let may_do = |step: &str| self.options.may_do(step);
-        let records = life::claim(&mut view.nodes, from, term, &id, may_do)?;
+        let records = life::claim(&mut view.nodes, fingerprints, term, &id, may_do)?;
         let nodes = view.nodes.into_iter().zip(records).map(|(node, record)| {
             Ok(SessionNode {
                 facts: node.reply?.facts,
@@ -307,12 +307,15 @@ fn move_sources(session: &Session<'_>) -> Result<(), Fault> {
             return Err(fault);
         }
     };
+    let have_moved = AtomicBool::new(false);
     thread::scope(|scope| {
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        scope.spawn(|| session.keep_sealed(&have_moved));
         let results = threads.into_iter().map(|thread| thread.join());
         let results: Vec<Result<(), Fault>> = results
             .map(|result| result.unwrap_or_else(|_| Err(life::panicked())))
             .collect();
+        have_moved.store(true, Ordering::Relaxed);
         let failed = |kind| {
             results
                 .iter()

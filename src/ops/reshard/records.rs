@@ -35,8 +35,8 @@ pub(super) enum Stage {
 }
 
 impl KnownNode {
-    /// Checks that the record belongs to this reshard, or to the fleet before it.
-    fn check(&self, all: Fingerprints) -> Result<(), Error> {
+    /// Checks that the record belongs to this reshard, or to the fleet before it. `is_announced`: some node knows of the reshard.
+    fn check(&self, all: Fingerprints, is_announced: bool) -> Result<(), Error> {
         let refuse = |text: String| {
             let text = format!("node {:?}: {text}", self.name);
             Err(Error::config(text).at_node(&self.name))
@@ -60,7 +60,9 @@ impl KnownNode {
                 reshard.to
             ));
         }
-        if self.is_old && self.is_unsealed() && record.reshard.is_none() && !record.is_retired {
+        let is_before = record.reshard.is_none() && !record.is_retired;
+        // During a reshard the others know what the record must say.
+        if self.is_old && self.is_unsealed() && is_before && !is_announced {
             return refuse(
                 "the server was restarted or replaced since its record was written, so its data may be old; once it is \
                  not, `redis-sharding topology publish` writes the record again"
@@ -130,16 +132,18 @@ fn check_restarted(nodes: &[KnownNode], all: Fingerprints) -> Result<(), Error> 
 ///
 /// If a node belongs to another fleet, was restarted with old data, or another reshard is under way.
 pub(super) fn stage(nodes: &[KnownNode], all: Fingerprints) -> Result<Stage, Error> {
-    nodes.iter().try_for_each(|node| node.check(all))?;
+    let announced = nodes.iter().any(KnownNode::is_announced);
+    nodes
+        .iter()
+        .try_for_each(|node| node.check(all, announced))?;
     check_restarted(nodes, all)?;
-    let told = nodes.iter().any(KnownNode::is_announced);
     // The two are equal if only addresses differ, and there is nothing to do.
     let finished = |node: &KnownNode| node.is_finished(all);
     Ok(
         match (nodes.iter().all(finished), nodes.iter().any(finished)) {
             (true, _) => Stage::Finished,
             (false, true) if all.from != all.to => Stage::Finishing,
-            _ if told => Stage::UnderWay,
+            _ if announced => Stage::UnderWay,
             _ => Stage::NotBegun,
         },
     )
@@ -154,6 +158,43 @@ pub(super) fn next_term<'r>(records: impl Iterator<Item = &'r NodeRecord>) -> u3
 /// True if so many of all nodes are more than half.
 pub(super) fn is_majority(nodes: usize, all: usize) -> bool {
     2 * nodes > all
+}
+
+/// What the record of a node must say before it is sealed again. One that was written to another server, or before a restart,
+/// may be older than what has moved since: a client that meets this node first would read there what others have by now. The
+/// nodes that it moves keys to know better.
+pub(super) fn restored(
+    node: &KnownNode,
+    nodes: &[KnownNode],
+    all: Fingerprints,
+) -> Option<NodeRecord> {
+    let mut record = node.record.clone()?;
+    if !node.is_unsealed() || record.topology != all.from || record.is_retired {
+        return Some(record);
+    }
+    let mut pairs = record.reshard.map_or(Vec::new(), |reshard| reshard.pairs);
+    let others = nodes.iter().filter(|other| other.name != node.name);
+    let reshards = others.filter_map(|other| other.record.as_ref()?.reshard.as_ref());
+    for pair in reshards.flat_map(|reshard| &reshard.pairs) {
+        if ![&pair.source, &pair.target].contains(&&node.name) {
+            continue;
+        }
+        let is_same =
+            |own: &&mut PairRecord| own.source == pair.source && own.target == pair.target;
+        let moved = pair.progress.moved;
+        match pairs.iter_mut().find(is_same) {
+            Some(own) if own.progress.moved < moved => {
+                own.progress = super::progress::moved_until(moved);
+            }
+            Some(_) => {}
+            None => pairs.push(PairRecord {
+                progress: super::progress::moved_until(moved),
+                ..pair.clone()
+            }),
+        }
+    }
+    record.reshard = (!pairs.is_empty()).then_some(ReshardRecord { to: all.to, pairs });
+    Some(record)
 }
 
 /// The record of a node whose term this mover claims. What else it says stays.
@@ -320,6 +361,26 @@ mod tests {
         restarted.run_id = "later".into();
         let refusal = super::stage(&[restarted], ALL).unwrap_err().to_string();
         assert!(refusal.contains("topology publish"), "{refusal}");
+    }
+
+    #[test]
+    fn source_that_was_rolled_back_is_told_what_has_moved_before_it_is_sealed() {
+        let moving = |moved| {
+            let progress = crate::ops::reshard::progress::moved_until(moved);
+            with_progress(&announced_record(), "a", "b", progress)
+        };
+        let target = node("b", false, Some(moving(9)));
+        for old in [record(1), announced_record(), moving(4)] {
+            let mut source = node("a", true, Some(old.clone()));
+            assert_eq!(restored(&source, &[target.clone()], ALL), Some(old));
+            source.run_id = "later".into();
+            let nodes = [source.clone(), target.clone()];
+            assert_eq!(stage(&nodes, ALL).unwrap(), Stage::UnderWay);
+            let restored = restored(&source, &nodes, ALL).unwrap();
+            let moved = restored.progress("a", "b").unwrap();
+            assert_eq!((moved.moved, moved.closed), (9, 9));
+            assert_eq!(restored.reshard.unwrap().to, ALL.to);
+        }
     }
 
     #[test]

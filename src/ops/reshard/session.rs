@@ -23,6 +23,9 @@ use crate::topology::record::{NodeRecord, RecordEpoch};
 /// How often laggards are looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
+/// How often nodes are looked at that may have been restarted.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
 /// How long a node that cannot be reached is waited for.
 const RECONNECT_WITHIN: Duration = Duration::from_secs(15);
 
@@ -114,7 +117,7 @@ impl<'s> Session<'s> {
         let mut known = node.record.lock();
         let reading = link.record()?;
         let Some(found) = reading.record else {
-            return Err(Fault::refused(
+            return Err(Fault::lost(
                 &node.name,
                 "its record is gone: the server was emptied, or restarted without its data. Restore its data; then run \
                  the reshard again",
@@ -124,9 +127,26 @@ impl<'s> Session<'s> {
             return Err(Fault::superseded(&node.name, found.mover.as_deref()));
         }
         check_not_older(&node.name, &known, &found)?;
-        *known = found;
-        // The next record is written to this server.
-        known.seal = reading.run_id;
+        if found.epoch < known.epoch {
+            // The server was restarted and has lost its last records: what was closed must not be open again.
+            self.step(&format!("seal {}", node.name))?;
+            let next = NodeRecord {
+                epoch: known.epoch.next(),
+                seal: reading.run_id,
+                ..known.clone()
+            };
+            match link.compare_and_set(Some(found.epoch), &next, None)? {
+                RecordWrite::Done => *known = next,
+                RecordWrite::Other(found) => {
+                    let mover = found.and_then(|found| found.mover);
+                    return Err(Fault::superseded(&node.name, mover.as_deref()));
+                }
+            }
+        } else {
+            *known = found;
+            // The next record is written to this server.
+            known.seal = reading.run_id;
+        }
         drop(known);
         Ok(link)
     }
@@ -135,7 +155,6 @@ impl<'s> Session<'s> {
     /// doubt: it is killed first, so that nothing that was sent over it is run later.
     pub(super) fn reconnect(&self, node: &SessionNode, former: &Link) -> Result<Link, Fault> {
         let start = Instant::now();
-        let seal = node.record.lock().seal.clone();
         let mut link = loop {
             match self.connect(node) {
                 Ok(link) => break link,
@@ -146,8 +165,42 @@ impl<'s> Session<'s> {
             }
         };
         // A server that was restarted counts its connections from the beginning.
-        if node.record.lock().seal == seal {
+        if link.is_of_same_server(former) {
             kill(&mut link, &[former.id().unsigned_abs()])?;
+        }
+        Ok(link)
+    }
+
+    /// Seals the records of nodes again that were restarted with their data, until the keys have moved: clients may not use
+    /// such a node before, and only the mover may write its record. Errors are those of whoever moves keys.
+    pub(super) fn keep_sealed(&self, has_ended: &AtomicBool) {
+        let mut links: Vec<Option<Link>> = self.nodes.iter().map(|_| None).collect();
+        let mut looked = None;
+        while !has_ended.load(Ordering::Relaxed) {
+            thread::sleep(POLL_INTERVAL * 10);
+            if looked.is_some_and(|looked: Instant| looked.elapsed() < LOOK_INTERVAL) {
+                continue;
+            }
+            looked = Some(Instant::now());
+            for (node, link) in self.nodes.iter().zip(&mut links) {
+                let is_there = link.as_mut().map(|link| link.words(&["PING"]).is_ok());
+                if is_there != Some(true) {
+                    *link = self.seal_again(node).ok();
+                }
+            }
+        }
+    }
+
+    /// Connects to a node, and seals its record if it was written before a restart.
+    fn seal_again(&self, node: &SessionNode) -> Result<Link, Fault> {
+        let mut link = self.connect(node)?;
+        if !link.is_sealed() {
+            self.step(&format!("seal {}", node.name))?;
+            let next = |record: &NodeRecord| NodeRecord {
+                epoch: record.epoch.next(),
+                ..record.clone()
+            };
+            self.publish(node, &mut link, None, next)?;
         }
         Ok(link)
     }
@@ -234,12 +287,12 @@ fn check_not_older(node: &str, known: &NodeRecord, found: &NodeRecord) -> Result
     let pairs = known.reshard.iter().flat_map(|reshard| &reshard.pairs);
     let is_older = pairs.into_iter().any(|pair| {
         let found = found.progress(&pair.source, &pair.target);
-        // A record without the reshard is one of its end.
-        found.is_some_and(|found| found.moved < pair.progress.moved)
+        // Only this mover ends the reshard: a record without it is one of before the announcement.
+        found.is_none_or(|found| found.moved < pair.progress.moved)
     });
     match is_older {
         false => Ok(()),
-        true => Err(Fault::refused(
+        true => Err(Fault::lost(
             node,
             "the server was restarted with older data than it had acknowledged, so that keys that were moved to it may be \
              lost. Restore its newest data; then run the reshard again",
@@ -262,4 +315,37 @@ pub(super) fn kill(link: &mut Link, ids: &[u64]) -> Result<(), Fault> {
         link.words(&["CLIENT", "KILL", "ID", &id.to_string()])?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::record::{PairRecord, Progress, ReshardRecord};
+
+    #[test]
+    fn record_that_has_lost_what_was_acknowledged_is_refused() {
+        let record = |moved: Option<u32>| NodeRecord {
+            epoch: RecordEpoch::new(3, 4),
+            topology: 1,
+            seal: "run".into(),
+            is_retired: false,
+            mover: Some("m-1".into()),
+            reshard: moved.map(|moved| ReshardRecord {
+                to: 2,
+                pairs: vec![PairRecord {
+                    source: "a".into(),
+                    target: "b".into(),
+                    progress: Progress {
+                        moved,
+                        closed: moved,
+                    },
+                }],
+            }),
+        };
+        let is_kept = |known, found| check_not_older("a", &record(known), &record(found)).is_ok();
+        assert!(is_kept(Some(4), Some(4)) && is_kept(Some(4), Some(9)) && is_kept(None, None));
+        assert!(is_kept(None, Some(0)));
+        // The second was written before the reshard was announced.
+        assert!(!is_kept(Some(4), Some(3)) && !is_kept(Some(0), None));
+    }
 }

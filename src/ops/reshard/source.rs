@@ -399,9 +399,15 @@ impl<'s, 'o> Source<'s, 'o> {
         durability: Durability,
         target: &mut Link,
     ) -> Result<(), Fault> {
-        let name = self.pairs.get(number).map_or("", |pair| &pair.target.name);
+        let Some(to) = self.pairs.get(number).map(|pair| pair.target) else {
+            return Ok(());
+        };
         self.session
-            .step(&format!("unlink {} {name}", self.node.name))?;
+            .step(&format!("unlink {} {}", self.node.name, to.name))?;
+        // A target that was restarted without its data has not got the keys any more: the source keeps them.
+        if target.words(&["PING"]).is_err() {
+            *target = self.session.reconnect(to, target)?;
+        }
         if durability == Durability::WaitAof {
             // An error of a service that does not have it; two seconds have passed in any case.
             let _ = target.words(&["WAITAOF", "1", "0", "5000"]);
