@@ -11,7 +11,8 @@ use crate::endpoint::Endpoint;
 use crate::observe::Stopwatch;
 use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, AttemptKind, Cause, ExpectedEnd, NodeRequest, RawReplies, RequestOutcome, ServerOf,
+    Answers, AttemptKind, Cause, ExpectedEnd, MOVING_PAUSE, NodeRequest, RawReplies,
+    RequestOutcome, ServerOf,
 };
 use crate::proxy::net::connection::ClientConnection;
 use crate::topology::NodeRef;
@@ -105,9 +106,26 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
 
     /// Takes an exclusive connection and keeps it.
     pub(super) async fn lease(&mut self, node: NodeIndex) -> Result<(), Cause> {
-        let shared = self.shared();
+        let mut shared = self.shared();
         let deadline = self.deadline(&shared);
-        let lease = shared.executor.lease(node, deadline).await?;
+        let lease = loop {
+            match shared.executor.lease(node, deadline).await {
+                // The epoch of the record was not known yet. If keys have moved since, the node may be another one.
+                Err(Cause::Superseded) if !deadline.is_over() => {
+                    tokio::time::sleep(MOVING_PAUSE).await;
+                    let newest = self.shared();
+                    if !shared
+                        .router
+                        .topology()
+                        .places_like(newest.router.topology())
+                    {
+                        return Err(Cause::Superseded);
+                    }
+                    shared = newest;
+                }
+                lease => break lease?,
+            }
+        };
         let endpoint = Arc::clone(shared.executor.endpoint(node));
         self.lease = Some(LeasedConnection {
             lease,
