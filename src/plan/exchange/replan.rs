@@ -22,7 +22,7 @@ use crate::topology::LivingNodes;
 const PAUSES_MS: [u64; 5] = [0, 1, 2, 4, 5];
 
 /// Number of times that the newest topology was taken after which CLIENT UNBLOCK was not that of a reshard.
-const UNBLOCKED_RELOADS_MAX: u16 = 40;
+const UNBLOCKED_RELOADS_MAX: u16 = 200;
 
 impl<R: ReplyBuffer> Exchange<R> {
     /// Holds what cannot be sent now, as keys are on the way to other nodes, and cuts what is no longer for one node.
@@ -114,6 +114,8 @@ impl<R: ReplyBuffer> Exchange<R> {
                 State::Held => !is_behind,
                 State::Unblocked if newest.is_newer && newest.follows_record => {
                     node.answers = Answers::default();
+                    // Each batch of a reshard may end it once more.
+                    self.reloads = 0;
                     true
                 }
                 State::Unblocked => {
