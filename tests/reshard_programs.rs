@@ -108,7 +108,7 @@ fn request_for_a_closed_unit_whose_time_is_over_was_not_sent_and_may_be_repeated
     let Some(fleet) = Fleet::start() else {
         return;
     };
-    let short = Duration::from_millis(300);
+    let short = Duration::from_millis(1500);
     let key = fleet.key("key", 0, 2);
     let () = fleet
         .clients
@@ -391,6 +391,32 @@ fn exec_of_keys_that_are_watched_while_others_move_does_not_apply_an_old_view() 
         }
         assert_eq!(other.ask::<i64>(&["GET", &of(kind)]).unwrap(), 20);
     }
+}
+
+#[test]
+fn watch_of_a_closed_key_through_the_proxy_is_refused() {
+    let Some(fleet) = Fleet::start() else {
+        return;
+    };
+    let key = fleet.key("key", 0, 2);
+    let stays = fleet.key("stays", 0, 0);
+    let mover = fleet.start_mover(&[CLOSED]);
+    mover.wait_at(CLOSED);
+    thread::sleep(A_WHILE);
+    let mut program = fleet.clients.proxy.talk();
+    let reply = program.ask(&format!("WATCH {key}"));
+    assert!(reply.starts_with("-MOVING "), "{reply}");
+    // Nor is one of the keys written that a transaction of other watched keys has.
+    assert_eq!(program.ask(&format!("WATCH {stays}")), "+OK");
+    assert_eq!(program.ask("MULTI"), "+OK");
+    assert_eq!(program.ask(&format!("SET {key} lost")), "+QUEUED");
+    let reply = program.ask("EXEC");
+    assert!(
+        reply.starts_with("-MOVING ") || reply == "*-1" || reply == "$-1",
+        "{reply}"
+    );
+    mover.finish();
+    assert_eq!(fleet.ask_server::<i64>(2, &["EXISTS", &key]), 0);
 }
 
 #[test]
@@ -885,13 +911,13 @@ fn subscriptions_go_on() {
     for stop in stops {
         mover.wait_at(stop);
         // Messages are missed until the subscriptions of channels that have moved are made again.
-        thread::sleep(A_WHILE);
+        while subscriber.next_event(A_WHILE).is_some() {}
         publish(&mut subscriber, &mut program, stop);
         mover.go_on();
     }
     mover.finish();
     wait_until_followed(&fleet.clients, &fleet.to);
-    thread::sleep(A_WHILE);
+    while subscriber.next_event(A_WHILE).is_some() {}
     publish(&mut subscriber, &mut program, "after");
 }
 

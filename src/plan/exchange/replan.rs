@@ -105,7 +105,7 @@ impl<R: ReplyBuffer> Exchange<R> {
             // They are nodes of the topology before.
             self.living = LivingNodes::none();
         }
-        self.hold_at_all_nodes(newest);
+        self.send_to_all_nodes_again(newest);
         for index in 0..self.nodes.len() {
             let is_behind = self.is_behind(index);
             let reloads = self.reloads;
@@ -140,7 +140,7 @@ impl<R: ReplyBuffer> Exchange<R> {
 
     /// Has a command that writes at all nodes sent to all of them again if it is held for one: between the others and that
     /// one keys may have moved from where it is to be run to where it was, such as those that FLUSHALL was to delete.
-    fn hold_at_all_nodes(&mut self, newest: &Newest<'_>) {
+    fn send_to_all_nodes_again(&mut self, newest: &Newest<'_>) {
         let is_alone = |node: &NodeExchange<R>| newest.writes_at_all_nodes(&node.request);
         if !newest.is_newer || !self.is_following() || !self.nodes.iter().all(is_alone) {
             return;

@@ -11,7 +11,7 @@ use crate::endpoint::Endpoint;
 use crate::observe::Stopwatch;
 use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, AttemptKind, Cause, ExpectedEnd, MOVING_PAUSE, NodeRequest, RawReplies,
+    Answers, AttemptKind, Cause, ExpectedEnd, Failure, MOVING_PAUSE, NodeRequest, RawReplies,
     RequestOutcome, ServerOf,
 };
 use crate::proxy::net::connection::ClientConnection;
@@ -56,6 +56,17 @@ impl LeasedConnection {
                 node.map_or(0, |node| shared.executor.epoch(node))
             }
             LeasedServer::OfCluster { .. } => 0,
+        }
+    }
+
+    /// Why requests must not be sent: one of their keys is not at the node any more, or is about to leave it.
+    fn refusal(&self, shared: &Shared, packed: &[u8]) -> Option<Cause> {
+        match &self.server {
+            LeasedServer::Node(node, _) => {
+                let node = shared.router.locate_node(node).ok()?;
+                shared.router.refuses_at(packed, node)
+            }
+            LeasedServer::OfCluster { .. } => None,
         }
     }
 
@@ -131,6 +142,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
             lease,
             server: LeasedServer::Node(shared.router.node_ref(node), endpoint),
         });
+        // What is sent over the connection is checked by the snapshot whose record it has presented.
+        self.current = Some((self.session.protocol(), shared));
         Ok(())
     }
 
@@ -187,6 +200,14 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         let Some(leased) = &self.lease else {
             return Answers::default();
         };
+        if let Some(cause) = leased.refusal(&shared, packed) {
+            let replies = RawReplies::with_meter(Some(self.meter()));
+            let failure = Some(Box::new(Failure::not_sent(cause)));
+            return Answers {
+                values: replies,
+                failure,
+            };
+        }
         let mut request = leased.request(packed, replies, expected_end);
         if shared.executor.follows_records() {
             request.keep_record();
