@@ -871,8 +871,12 @@ fn subscriptions_go_on() {
     subscriber.subscribe(&channels[..]).unwrap();
     subscriber.ssubscribe(&channels[..]).unwrap();
     subscriber.psubscribe("pattern:*").unwrap();
-    let mut program = fleet.clients.proxy.talk();
-    program.ask(&format!("SUBSCRIBE {}", channels[0]));
+    let subscribed = || {
+        let mut program = fleet.clients.proxy.talk();
+        program.ask(&format!("SUBSCRIBE {}", channels[0]));
+        program
+    };
+    let mut program = subscribed();
     let mut publishers = fleet.clients.each();
     let mut publish = |subscriber: &mut Subscriber, program: &mut RawClient, when: &str| {
         for (number, client) in publishers.iter_mut().enumerate() {
@@ -912,12 +916,15 @@ fn subscriptions_go_on() {
         mover.wait_at(stop);
         // Messages are missed until the subscriptions of channels that have moved are made again.
         while subscriber.next_event(A_WHILE).is_some() {}
+        // A program of the proxy whose subscription moves is disconnected, so that it notices the gap.
+        program = subscribed();
         publish(&mut subscriber, &mut program, stop);
         mover.go_on();
     }
     mover.finish();
     wait_until_followed(&fleet.clients, &fleet.to);
     while subscriber.next_event(A_WHILE).is_some() {}
+    program = subscribed();
     publish(&mut subscriber, &mut program, "after");
 }
 

@@ -124,7 +124,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
                 // The epoch of the record was not known yet. If keys have moved since, the node may be another one.
                 Err(Cause::Superseded) if !deadline.is_over() => {
                     tokio::time::sleep(MOVING_PAUSE).await;
-                    let newest = self.shared();
+                    let newest = self.proxy.snapshot(self.session.protocol());
                     if !shared
                         .router
                         .topology()
