@@ -67,7 +67,8 @@ impl Node {
     pub async fn dedicated(&self) -> Result<Dedicated, Error> {
         Dedicated::open(self.shared.clone(), |shared| {
             Ok((shared.router.locate_node(&self.node)?, KeyCheck::None))
-        }).await
+        })
+        .await
     }
 }
 

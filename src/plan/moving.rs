@@ -11,7 +11,8 @@
 //! | are on several nodes | goes key by key if it may be split, see `key_by_key`; fails with `Moving` otherwise |
 //!
 //! A write at all nodes (FLUSHALL, FUNCTION LOAD) is for the nodes of the newest topology: it fails with `Moving` if there are
-//! others than it was planned for, and is sent to all again if one of them was to wait after another had it.
+//! others than it was planned for. FLUSHALL and FLUSHDB are sent to all again if one of them was to wait after another had
+//! it.
 //!
 //! A request without keys stays with its node, or goes to another if any may serve it. If it writes (FLUSHALL, FUNCTION
 //! LOAD), it is held while any key is on the way. MULTI ... EXEC goes, stays or fails as a whole.
@@ -79,6 +80,9 @@ pub(in crate::plan) struct Placing {
 
 /// Why a step of a scan is not sent.
 const SCAN_GOES_ON: &str = "keys are being moved from now on, and the scan makes two passes over the nodes; repeat this step";
+
+/// Commands that delete the keys of a node, whichever they are.
+const DELETES_ALL_KEYS: [&str; 2] = ["FLUSHALL", "FLUSHDB"];
 
 type Keys<'p> = SmallVec<[&'p [u8]; 2]>;
 
@@ -310,8 +314,9 @@ impl Newest<'_> {
         self.router.is_moving() && command.is_some_and(|command| command.route() == Route::Scan)
     }
 
-    /// True if the request is the part of a single node of a command that writes at all nodes, and that is sent alone.
-    pub(in crate::plan) fn writes_at_all_nodes(&self, request: &NodeRequest) -> bool {
+    /// True if the request is the part of a single node of a command that deletes all keys, and that is sent alone. It may be
+    /// repeated, unlike FUNCTION LOAD.
+    pub(in crate::plan) fn deletes_all_keys(&self, request: &NodeRequest) -> bool {
         let [slot] = &request.slots[..] else {
             return false;
         };
@@ -320,7 +325,9 @@ impl Newest<'_> {
             Ok(Some(_)) => {
                 let original = flushall_of(&args);
                 let command = self.router.lookup(original.as_ref().unwrap_or(&args));
-                command.is_ok_and(|command| is_for_all_nodes(command, slot))
+                command.is_ok_and(|command| {
+                    is_for_all_nodes(command, slot) && DELETES_ALL_KEYS.contains(&command.name())
+                })
             }
             _ => false,
         }

@@ -138,10 +138,10 @@ impl<R: ReplyBuffer> Exchange<R> {
         self.limit_moved_blocking(newest, now);
     }
 
-    /// Has a command that writes at all nodes sent to all of them again if it is held for one: between the others and that
-    /// one keys may have moved from where it is to be run to where it was, such as those that FLUSHALL was to delete.
+    /// Has FLUSHALL sent to all nodes again if it is held for one: keys that it was to delete may have moved from that one to
+    /// another that had it before.
     fn send_to_all_nodes_again(&mut self, newest: &Newest<'_>) {
-        let is_alone = |node: &NodeExchange<R>| newest.writes_at_all_nodes(&node.request);
+        let is_alone = |node: &NodeExchange<R>| newest.deletes_all_keys(&node.request);
         if !newest.is_newer || !self.is_following() || !self.nodes.iter().all(is_alone) {
             return;
         }
