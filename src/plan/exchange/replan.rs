@@ -138,14 +138,14 @@ impl<R: ReplyBuffer> Exchange<R> {
         self.limit_moved_blocking(newest, now);
     }
 
-    /// Has FLUSHALL sent to all nodes again if it is held for one: keys that it was to delete may have moved from that one to
-    /// another that had it before.
+    /// Has FLUSHALL sent to all nodes again if one has not had it yet, as it is held or waits for another attempt: keys that
+    /// it was to delete may have moved from that one to another that had it before.
     fn send_to_all_nodes_again(&mut self, newest: &Newest<'_>) {
         let is_alone = |node: &NodeExchange<R>| newest.deletes_all_keys(&node.request);
         if !newest.is_newer || !self.is_following() || !self.nodes.iter().all(is_alone) {
             return;
         }
-        if !self.nodes.iter().any(|node| node.state == State::Held) {
+        if self.nodes.iter().all(NodeExchange::is_final) {
             return;
         }
         let done = |node: &&mut NodeExchange<R>| {
