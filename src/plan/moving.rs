@@ -361,6 +361,31 @@ impl Router {
         Some(failure.without_answer(node))
     }
 
+    /// Why packed requests must not be sent over an exclusive connection to this node: one of their keys is on the way, or
+    /// has moved to another node.
+    pub(crate) fn refuses_at(&self, packed: &[u8], node: NodeIndex) -> Option<Cause> {
+        self.topology().moving()?;
+        if let Some(key) = self.key_on_the_way(packed, 0) {
+            return Some(Cause::Moving(on_the_way(key)));
+        }
+        let mut commands = PackedCommands::new(packed);
+        let (mut args, mut at) = (Args::new(), KeyPositions::default());
+        while let Ok(Some(_)) = commands.next(&mut args) {
+            at.clear();
+            let command = self.lookup(&args).ok();
+            if command.is_none_or(|command| command.positions(&args, &mut at).is_err()) {
+                continue;
+            }
+            let keys = at.keys.iter();
+            let mut keys = keys.filter_map(|&at| args.get(at as usize));
+            if let Some(key) = keys.find(|key| self.owner(key).ok() != Some(node)) {
+                let text = format!("key {} has moved to another node", KeyText(key));
+                return Some(Cause::Moving(text));
+            }
+        }
+        None
+    }
+
     /// A key that is on the way to another node, of packed commands from number `first` on.
     fn key_on_the_way<'p>(&self, packed: &'p [u8], first: usize) -> Option<&'p [u8]> {
         let moving = self.topology().moving()?;

@@ -70,7 +70,7 @@ impl Fleet {
         let clients = AllClients::open(describe);
         // From the first connection on a client is told of changes.
         for mut client in clients.each() {
-            let _: String = client.ask(&["PING"]).unwrap();
+            let _: usize = client.ask(&["DBSIZE"]).unwrap();
         }
         Some(Self {
             from,

@@ -22,7 +22,7 @@ use crate::topology::LivingNodes;
 const PAUSES_MS: [u64; 5] = [0, 1, 2, 4, 5];
 
 /// Number of times that the newest topology was taken after which CLIENT UNBLOCK was not that of a reshard.
-const UNBLOCKED_RELOADS_MAX: u16 = 40;
+const UNBLOCKED_RELOADS_MAX: u16 = 200;
 
 impl<R: ReplyBuffer> Exchange<R> {
     /// Holds what cannot be sent now, as keys are on the way to other nodes, and cuts what is no longer for one node.
@@ -105,7 +105,7 @@ impl<R: ReplyBuffer> Exchange<R> {
             // They are nodes of the topology before.
             self.living = LivingNodes::none();
         }
-        self.hold_at_all_nodes(newest);
+        self.send_to_all_nodes_again(newest);
         for index in 0..self.nodes.len() {
             let is_behind = self.is_behind(index);
             let reloads = self.reloads;
@@ -114,6 +114,8 @@ impl<R: ReplyBuffer> Exchange<R> {
                 State::Held => !is_behind,
                 State::Unblocked if newest.is_newer && newest.follows_record => {
                     node.answers = Answers::default();
+                    // Each batch of a reshard may end it once more.
+                    self.reloads = 0;
                     true
                 }
                 State::Unblocked => {
@@ -136,14 +138,14 @@ impl<R: ReplyBuffer> Exchange<R> {
         self.limit_moved_blocking(newest, now);
     }
 
-    /// Has FLUSHALL sent to all nodes again if it is held for one: keys that it was to delete may have moved from that one to
-    /// another that had it before.
-    fn hold_at_all_nodes(&mut self, newest: &Newest<'_>) {
+    /// Has FLUSHALL sent to all nodes again if one has not had it yet, as it is held or waits for another attempt: keys that
+    /// it was to delete may have moved from that one to another that had it before.
+    fn send_to_all_nodes_again(&mut self, newest: &Newest<'_>) {
         let is_alone = |node: &NodeExchange<R>| newest.deletes_all_keys(&node.request);
         if !newest.is_newer || !self.is_following() || !self.nodes.iter().all(is_alone) {
             return;
         }
-        if !self.nodes.iter().any(|node| node.state == State::Held) {
+        if self.nodes.iter().all(NodeExchange::is_final) {
             return;
         }
         let done = |node: &&mut NodeExchange<R>| {

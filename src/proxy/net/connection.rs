@@ -55,7 +55,7 @@ pub(super) struct ClientConnection<'f, S> {
     pub(super) lease: Option<LeasedConnection>,
     /// The snapshot of the round under way and of what follows it. `None` while the client sends nothing: an idle
     /// client must not keep the connections of a former topology open.
-    current: Option<(Protocol, Arc<Shared>)>,
+    pub(super) current: Option<(Protocol, Arc<Shared>)>,
     /// The topology by which the keys of a transaction or of WATCH were placed, while there are any.
     pub(super) placed_by: Option<Arc<Topology>>,
 }

@@ -11,7 +11,8 @@ use crate::endpoint::Endpoint;
 use crate::observe::Stopwatch;
 use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, AttemptKind, Cause, ExpectedEnd, NodeRequest, RawReplies, RequestOutcome, ServerOf,
+    Answers, AttemptKind, Cause, ExpectedEnd, Failure, MOVING_PAUSE, NodeRequest, RawReplies,
+    RequestOutcome, ServerOf,
 };
 use crate::proxy::net::connection::ClientConnection;
 use crate::topology::NodeRef;
@@ -55,6 +56,17 @@ impl LeasedConnection {
                 node.map_or(0, |node| shared.executor.epoch(node))
             }
             LeasedServer::OfCluster { .. } => 0,
+        }
+    }
+
+    /// Why requests must not be sent: one of their keys is not at the node any more, or is about to leave it.
+    fn refusal(&self, shared: &Shared, packed: &[u8]) -> Option<Cause> {
+        match &self.server {
+            LeasedServer::Node(node, _) => {
+                let node = shared.router.locate_node(node).ok()?;
+                shared.router.refuses_at(packed, node)
+            }
+            LeasedServer::OfCluster { .. } => None,
         }
     }
 
@@ -105,14 +117,33 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
 
     /// Takes an exclusive connection and keeps it.
     pub(super) async fn lease(&mut self, node: NodeIndex) -> Result<(), Cause> {
-        let shared = self.shared();
+        let mut shared = self.shared();
         let deadline = self.deadline(&shared);
-        let lease = shared.executor.lease(node, deadline).await?;
+        let lease = loop {
+            match shared.executor.lease(node, deadline).await {
+                // The epoch of the record was not known yet. If keys have moved since, the node may be another one.
+                Err(Cause::Superseded) if !deadline.is_over() => {
+                    tokio::time::sleep(MOVING_PAUSE).await;
+                    let newest = self.proxy.snapshot(self.session.protocol());
+                    if !shared
+                        .router
+                        .topology()
+                        .places_like(newest.router.topology())
+                    {
+                        return Err(Cause::Superseded);
+                    }
+                    shared = newest;
+                }
+                lease => break lease?,
+            }
+        };
         let endpoint = Arc::clone(shared.executor.endpoint(node));
         self.lease = Some(LeasedConnection {
             lease,
             server: LeasedServer::Node(shared.router.node_ref(node), endpoint),
         });
+        // What is sent over the connection is checked by the snapshot whose record it has presented.
+        self.current = Some((self.session.protocol(), shared));
         Ok(())
     }
 
@@ -169,6 +200,14 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         let Some(leased) = &self.lease else {
             return Answers::default();
         };
+        if let Some(cause) = leased.refusal(&shared, packed) {
+            let replies = RawReplies::with_meter(Some(self.meter()));
+            let failure = Some(Box::new(Failure::not_sent(cause)));
+            return Answers {
+                values: replies,
+                failure,
+            };
+        }
         let mut request = leased.request(packed, replies, expected_end);
         if shared.executor.follows_records() {
             request.keep_record();
