@@ -205,6 +205,21 @@ fn record(servers: &Servers, index: usize) -> String {
         .unwrap()
 }
 
+/// The parameters that a mover changes, as servers have them by themselves.
+const SETTINGS: [&str; 2] = ["", "yes"];
+
+/// Those parameters of a server.
+fn settings(servers: &Servers, index: usize) -> [String; 2] {
+    ["notify-keyspace-events", "rdbcompression"].map(|name| {
+        let mut reply: Vec<String> = cmd("CONFIG")
+            .arg("GET")
+            .arg(name)
+            .query(&mut servers.connection(index))
+            .unwrap();
+        reply.remove(1)
+    })
+}
+
 #[test]
 fn reshard_moves_all_keys_of_all_types_with_their_expiries() {
     let Some(servers) = start(5) else {
@@ -246,12 +261,7 @@ fn reshard_moves_all_keys_of_all_types_with_their_expiries() {
             !record.contains("mover") && !record.contains("to "),
             "{record}"
         );
-        let events: Vec<String> = cmd("CONFIG")
-            .arg("GET")
-            .arg("notify-keyspace-events")
-            .query(&mut servers.connection(index))
-            .unwrap();
-        assert_eq!(events[1], "");
+        assert_eq!(settings(&servers, index), SETTINGS);
     }
     // Once more, there is nothing to do.
     assert!(finish(&servers, &to, ReshardOptions::new()).is_empty());
@@ -326,13 +336,7 @@ fn reshard_that_is_stopped_before_any_step_is_finished_by_another_run() {
         let found = all_keys(&servers, &there.0, &there.1);
         assert_same(&found, &before, &format!("stopped before {step}"));
         for index in 0..3 {
-            let mut connection = servers.connection(index);
-            let events: Vec<String> = cmd("CONFIG")
-                .arg("GET")
-                .arg("notify-keyspace-events")
-                .query(&mut connection)
-                .unwrap();
-            assert_eq!(events[1], "", "stopped before {step}");
+            assert_eq!(settings(&servers, index), SETTINGS, "stopped before {step}");
         }
         stops.push(step.split(' ').next().unwrap_or_default().to_owned());
         std::mem::swap(&mut here, &mut there);
@@ -378,10 +382,17 @@ fn aborted_reshard_leaves_everything_as_it_was() {
     for stop in ["publish-target", "announce-fence"] {
         let options = ReshardOptions::new().with_step_observer(move |step| !step.starts_with(stop));
         reshard(&servers, &to, options).run(|_| {}).unwrap_err();
+        let changed = [0, 1].map(|index| settings(&servers, index));
+        let is_copied = stop == "publish-target";
+        // Whoever is killed puts nothing back.
+        let is_changed =
+            |[events, compression]: &[String; 2]| !events.is_empty() && compression == "no";
+        assert_eq!(changed.iter().any(is_changed), is_copied, "{changed:?}");
         let again = reshard(&servers, &to, ReshardOptions::new());
         assert_eq!(again.status().unwrap().stage, ReshardStage::UnderWay);
         again.abort().unwrap();
         assert_same(&all_keys(&servers, &two, &from), &before, "");
+        assert_eq!([0, 1].map(|index| settings(&servers, index)), [SETTINGS; 2]);
         assert!(record(&servers, 2).contains("retired"));
         assert!(record(&servers, 0).contains(&format!("topology {:016x}\n", from.fingerprint())));
         assert_eq!(again.status().unwrap().stage, ReshardStage::NotBegun);

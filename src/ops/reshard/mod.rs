@@ -13,7 +13,7 @@
 //! * `view`: what all nodes say before anything is changed; `survey`: the sample of their keys.
 //! * `session`: a mover with its term; `life`: claim, announcement, end.
 //! * `source`: the keys that leave one node; `batch_run`: the steps of a batch; `copy`, `large`: keys.
-//! * `key_events`: what a node says of new keys; `link`: a connection; `fault`: why a step has failed.
+//! * `key_events`: what a node says of new keys; `settings`: its configuration meanwhile; `link`: a connection; `fault`: why a step has failed.
 //!
 //! Nothing here decides where a key belongs, or what a client does about a record.
 
@@ -36,6 +36,7 @@ mod plan;
 mod progress;
 mod records;
 mod session;
+mod settings;
 mod source;
 mod status;
 mod survey;
