@@ -904,3 +904,75 @@ fn rand_millis() -> u64 {
     let call = CALLS.fetch_add(1, Ordering::Relaxed) as u64;
     call * 97 % 400
 }
+
+/// The metrics of a run, as a recorder of the crate `metrics` receives them.
+#[cfg(feature = "metrics")]
+#[test]
+fn metrics_count_what_a_reshard_has_moved_and_how_long_it_was_closed() {
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
+    let Some(servers) = start(2) else {
+        return;
+    };
+    let servers = Arc::new(servers);
+    let (one, other) = (rendezvous(&servers, &[0]), rendezvous(&servers, &[1]));
+    publish(&servers, &[0], &one);
+    fill(&servers, &[0], &one, 300);
+    // The connections break once while a batch is copied.
+    let (others, fired) = (Arc::clone(&servers), AtomicBool::new(false));
+    let options = ReshardOptions::new().with_step_observer(move |step| {
+        if step.starts_with("compare") && !fired.swap(true, Ordering::SeqCst) {
+            let _: i64 = cmd("CLIENT")
+                .arg(&["KILL", "TYPE", "normal"])
+                .query(&mut follower(&others, 1))
+                .unwrap();
+        }
+        true
+    });
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let events = metrics::with_local_recorder(&recorder, || finish(&servers, &other, options));
+
+    let figures: BTreeMap<String, DebugValue> = snapshotter
+        .snapshot()
+        .into_vec()
+        .into_iter()
+        .filter(|(key, ..)| key.key().name().starts_with("redis_sharding_reshard_"))
+        .map(|(key, _, text, value)| {
+            let name = key.key().name().to_owned();
+            assert!(text.is_some(), "{name} is described");
+            let labels: Vec<_> = key.key().labels().collect();
+            let labels: Vec<_> = labels
+                .iter()
+                .map(|label| (label.key(), label.value()))
+                .collect();
+            assert_eq!(labels, [("source", "a"), ("target", "b")], "{name}");
+            (name, value)
+        })
+        .collect();
+    let counter = |name: &str| match &figures[&format!("redis_sharding_reshard_{name}_total")] {
+        DebugValue::Counter(value) => *value,
+        other => panic!("{name}: {other:?}"),
+    };
+    let batches = events.iter().filter_map(|event| match event {
+        ReshardEvent::Batch { bytes, closed, .. } => Some((*bytes, closed.as_secs_f64())),
+        _ => None,
+    });
+    let (bytes, closed): (Vec<u64>, Vec<f64>) = batches.unzip();
+    assert_eq!(counter("keys"), 300);
+    assert_eq!(counter("bytes"), bytes.iter().sum::<u64>());
+    assert_eq!(counter("batches"), bytes.len() as u64);
+    assert_eq!(counter("repeated_batches"), 1);
+    let DebugValue::Histogram(found) = &figures["redis_sharding_reshard_closed_seconds"] else {
+        panic!("{figures:?}");
+    };
+    let found: Vec<f64> = found.iter().map(|seconds| seconds.into_inner()).collect();
+    assert_eq!(found, closed);
+    let page = std::fs::read_to_string("docs/watching.md").unwrap();
+    for name in figures.keys() {
+        assert!(
+            page.contains(&format!("`{name}`")),
+            "{name} is not in docs/watching.md"
+        );
+    }
+}

@@ -8,7 +8,7 @@ use super::fault::{Fault, FaultKind};
 use super::fence::ServerClient;
 use super::link::Link;
 use super::records::{announced, claimed, ended, is_majority};
-use super::session::{Session, SessionNode, kill};
+use super::session::{Session, SessionNode, kill, pairs};
 use super::settings::put_back;
 use super::source::scan_step;
 use super::view::ViewNode;
@@ -82,19 +82,7 @@ impl Session<'_> {
 
     /// All pairs of nodes between which keys may move, by their positions.
     pub(super) fn pairs(&self) -> Vec<(usize, usize)> {
-        let old = self.positions(|node| node.is_old);
-        let new = self.positions(|node| node.is_new);
-        let pairs = old
-            .iter()
-            .flat_map(|source| new.iter().map(move |target| (*source, *target)));
-        pairs.filter(|(source, target)| source != target).collect()
-    }
-
-    /// The positions of some nodes.
-    pub(super) fn positions(&self, which: impl Fn(&SessionNode) -> bool) -> Vec<usize> {
-        let nodes = self.nodes.iter().enumerate();
-        let nodes = nodes.filter(|(_, node)| which(node));
-        nodes.map(|(position, _)| position).collect()
+        pairs(&self.nodes)
     }
 
     fn name_of(&self, position: usize) -> &str {
