@@ -205,6 +205,21 @@ fn record(servers: &Servers, index: usize) -> String {
         .unwrap()
 }
 
+/// The parameters that a mover changes, as servers have them by themselves.
+const SETTINGS: [&str; 2] = ["", "yes"];
+
+/// Those parameters of a server.
+fn settings(servers: &Servers, index: usize) -> [String; 2] {
+    ["notify-keyspace-events", "rdbcompression"].map(|name| {
+        let mut reply: Vec<String> = cmd("CONFIG")
+            .arg("GET")
+            .arg(name)
+            .query(&mut servers.connection(index))
+            .unwrap();
+        reply.remove(1)
+    })
+}
+
 #[test]
 fn reshard_moves_all_keys_of_all_types_with_their_expiries() {
     let Some(servers) = start(5) else {
@@ -246,12 +261,7 @@ fn reshard_moves_all_keys_of_all_types_with_their_expiries() {
             !record.contains("mover") && !record.contains("to "),
             "{record}"
         );
-        let events: Vec<String> = cmd("CONFIG")
-            .arg("GET")
-            .arg("notify-keyspace-events")
-            .query(&mut servers.connection(index))
-            .unwrap();
-        assert_eq!(events[1], "");
+        assert_eq!(settings(&servers, index), SETTINGS);
     }
     // Once more, there is nothing to do.
     assert!(finish(&servers, &to, ReshardOptions::new()).is_empty());
@@ -326,13 +336,7 @@ fn reshard_that_is_stopped_before_any_step_is_finished_by_another_run() {
         let found = all_keys(&servers, &there.0, &there.1);
         assert_same(&found, &before, &format!("stopped before {step}"));
         for index in 0..3 {
-            let mut connection = servers.connection(index);
-            let events: Vec<String> = cmd("CONFIG")
-                .arg("GET")
-                .arg("notify-keyspace-events")
-                .query(&mut connection)
-                .unwrap();
-            assert_eq!(events[1], "", "stopped before {step}");
+            assert_eq!(settings(&servers, index), SETTINGS, "stopped before {step}");
         }
         stops.push(step.split(' ').next().unwrap_or_default().to_owned());
         std::mem::swap(&mut here, &mut there);
@@ -378,10 +382,17 @@ fn aborted_reshard_leaves_everything_as_it_was() {
     for stop in ["publish-target", "announce-fence"] {
         let options = ReshardOptions::new().with_step_observer(move |step| !step.starts_with(stop));
         reshard(&servers, &to, options).run(|_| {}).unwrap_err();
+        let changed = [0, 1].map(|index| settings(&servers, index));
+        let is_copied = stop == "publish-target";
+        // Whoever is killed puts nothing back.
+        let is_changed =
+            |[events, compression]: &[String; 2]| !events.is_empty() && compression == "no";
+        assert_eq!(changed.iter().any(is_changed), is_copied, "{changed:?}");
         let again = reshard(&servers, &to, ReshardOptions::new());
         assert_eq!(again.status().unwrap().stage, ReshardStage::UnderWay);
         again.abort().unwrap();
         assert_same(&all_keys(&servers, &two, &from), &before, "");
+        assert_eq!([0, 1].map(|index| settings(&servers, index)), [SETTINGS; 2]);
         assert!(record(&servers, 2).contains("retired"));
         assert!(record(&servers, 0).contains(&format!("topology {:016x}\n", from.fingerprint())));
         assert_eq!(again.status().unwrap().stage, ReshardStage::NotBegun);
@@ -892,4 +903,365 @@ fn rand_millis() -> u64 {
     static CALLS: AtomicUsize = AtomicUsize::new(1);
     let call = CALLS.fetch_add(1, Ordering::Relaxed) as u64;
     call * 97 % 400
+}
+
+/// The metrics of a run, as a recorder of the crate `metrics` receives them.
+#[cfg(feature = "metrics")]
+#[test]
+fn metrics_count_what_a_reshard_has_moved_and_how_long_it_was_closed() {
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
+    let Some(servers) = start(2) else {
+        return;
+    };
+    let servers = Arc::new(servers);
+    let (one, other) = (rendezvous(&servers, &[0]), rendezvous(&servers, &[1]));
+    publish(&servers, &[0], &one);
+    fill(&servers, &[0], &one, 300);
+    // The connections break once while a batch is copied.
+    let (others, fired) = (Arc::clone(&servers), AtomicBool::new(false));
+    let options = ReshardOptions::new().with_step_observer(move |step| {
+        if step.starts_with("compare") && !fired.swap(true, Ordering::SeqCst) {
+            let _: i64 = cmd("CLIENT")
+                .arg(&["KILL", "TYPE", "normal"])
+                .query(&mut follower(&others, 1))
+                .unwrap();
+        }
+        true
+    });
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let events = metrics::with_local_recorder(&recorder, || finish(&servers, &other, options));
+
+    let figures: BTreeMap<String, DebugValue> = snapshotter
+        .snapshot()
+        .into_vec()
+        .into_iter()
+        .filter(|(key, ..)| key.key().name().starts_with("redis_sharding_reshard_"))
+        .map(|(key, _, text, value)| {
+            let name = key.key().name().to_owned();
+            assert!(text.is_some(), "{name} is described");
+            let labels: Vec<_> = key.key().labels().collect();
+            let labels: Vec<_> = labels
+                .iter()
+                .map(|label| (label.key(), label.value()))
+                .collect();
+            assert_eq!(labels, [("source", "a"), ("target", "b")], "{name}");
+            (name, value)
+        })
+        .collect();
+    let counter = |name: &str| match &figures[&format!("redis_sharding_reshard_{name}_total")] {
+        DebugValue::Counter(value) => *value,
+        other => panic!("{name}: {other:?}"),
+    };
+    let batches = events.iter().filter_map(|event| match event {
+        ReshardEvent::Batch { bytes, closed, .. } => Some((*bytes, closed.as_secs_f64())),
+        _ => None,
+    });
+    let (bytes, closed): (Vec<u64>, Vec<f64>) = batches.unzip();
+    assert_eq!(counter("keys"), 300);
+    assert_eq!(counter("bytes"), bytes.iter().sum::<u64>());
+    assert_eq!(counter("batches"), bytes.len() as u64);
+    assert_eq!(counter("repeated_batches"), 1);
+    let DebugValue::Histogram(found) = &figures["redis_sharding_reshard_closed_seconds"] else {
+        panic!("{figures:?}");
+    };
+    let found: Vec<f64> = found.iter().map(|seconds| seconds.into_inner()).collect();
+    assert_eq!(found, closed);
+    let page = std::fs::read_to_string("docs/watching.md").unwrap();
+    for name in figures.keys() {
+        assert!(
+            page.contains(&format!("`{name}`")),
+            "{name} is not in docs/watching.md"
+        );
+    }
+}
+
+/// A field of INFO of a server.
+fn info(servers: &Servers, index: usize, field: &str) -> String {
+    let info: String = cmd("INFO").query(&mut follower(servers, index)).unwrap();
+    let mut lines = info.lines();
+    let value = lines.find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    value.unwrap_or_default().to_owned()
+}
+
+#[test]
+fn new_nodes_have_the_functions_before_any_key() {
+    let Some(servers) = start(3) else {
+        return;
+    };
+    let (two, three) = ([0, 1], [0, 1, 2]);
+    let (from, to) = (rendezvous(&servers, &two), rendezvous(&servers, &three));
+    publish(&servers, &two, &from);
+    fill(&servers, &two, &from, 200);
+    let before = all_keys(&servers, &two, &from);
+    for index in two {
+        let code = "#!lua name=lib\nredis.register_function('seven', function() return 7 end)";
+        let _: String = cmd("FUNCTION")
+            .arg("LOAD")
+            .arg(code)
+            .query(&mut servers.connection(index))
+            .unwrap();
+    }
+    // Stopped when the functions are there, so that the next run finds them.
+    let options = ReshardOptions::new().with_step_observer(|step| !step.starts_with("announce c"));
+    reshard(&servers, &to, options).run(|_| {}).unwrap_err();
+    let servers = Arc::new(servers);
+    let (others, closures) = (Arc::clone(&servers), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&closures);
+    let options = ReshardOptions::new().with_step_observer(move |step| {
+        if step.starts_with("close") && step.ends_with("c") {
+            let seven: redis::RedisResult<i64> = cmd("FCALL")
+                .arg("seven")
+                .arg(0)
+                .query(&mut follower(&others, 2));
+            counted.fetch_add(usize::from(seven == Ok(7)), Ordering::SeqCst);
+        }
+        true
+    });
+    finish(&servers, &to, options);
+    assert!(closures.load(Ordering::SeqCst) > 0);
+    assert_same(&all_keys(&servers, &three, &to), &before, "functions");
+}
+
+#[test]
+fn replicas_of_a_target_have_the_keys_before_these_are_published() {
+    let Some(servers) = start(3) else {
+        return;
+    };
+    let (one, other) = (rendezvous(&servers, &[0]), rendezvous(&servers, &[1]));
+    publish(&servers, &[0], &one);
+    fill(&servers, &[0], &one, 300);
+    let before = all_keys(&servers, &[0], &one);
+    let target = servers.addr(1);
+    let (host, port) = target.rsplit_once(':').unwrap();
+    let () = cmd("REPLICAOF")
+        .arg(host)
+        .arg(port)
+        .query(&mut servers.connection(2))
+        .unwrap();
+    let start = std::time::Instant::now();
+    while info(&servers, 2, "master_link_status") != "up" {
+        assert!(start.elapsed().as_secs() < 20, "it does not replicate");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    // Nothing reaches the replica from before the first copy on, until 300 ms after it.
+    let servers = Arc::new(servers);
+    let (others, resumed) = (Arc::clone(&servers), Arc::new(AtomicBool::new(false)));
+    let (paused, missing) = (AtomicBool::new(false), Arc::new(AtomicUsize::new(0)));
+    let (goes_on, counted) = (Arc::clone(&resumed), Arc::clone(&missing));
+    let options = ReshardOptions::new().with_step_observer(move |step| {
+        if step.starts_with("copy") && !paused.swap(true, Ordering::SeqCst) {
+            others.pause(2);
+        }
+        if step.starts_with("replicate") && !goes_on.load(Ordering::SeqCst) {
+            let (others, goes_on) = (Arc::clone(&others), Arc::clone(&goes_on));
+            std::thread::spawn(move || {
+                std::thread::sleep(std::time::Duration::from_millis(300));
+                goes_on.store(true, Ordering::SeqCst);
+                others.resume(2);
+            });
+        }
+        if step.starts_with("publish-target") {
+            assert!(
+                goes_on.load(Ordering::SeqCst),
+                "published without the replica"
+            );
+            let keys =
+                |index| -> usize { cmd("DBSIZE").query(&mut follower(&others, index)).unwrap() };
+            counted.fetch_add(keys(1) - keys(2), Ordering::SeqCst);
+        }
+        true
+    });
+    finish(&servers, &other, options);
+    assert!(resumed.load(Ordering::SeqCst));
+    assert_eq!(missing.load(Ordering::SeqCst), 0);
+    let () = cmd("REPLICAOF")
+        .arg("NO")
+        .arg("ONE")
+        .query(&mut servers.connection(2))
+        .unwrap();
+    assert_same(&keys(&mut servers.connection(2)), &before, "replica");
+}
+
+#[test]
+fn keys_are_deleted_at_a_source_with_snapshots_once_the_target_has_one() {
+    let Some(servers) = start(2) else {
+        return;
+    };
+    let (one, other) = (rendezvous(&servers, &[0]), rendezvous(&servers, &[1]));
+    publish(&servers, &[0], &one);
+    fill(&servers, &[0], &one, 200);
+    let before = all_keys(&servers, &[0], &one);
+    let mut folder = Vec::new();
+    for index in 0..2 {
+        let mut connection = servers.connection(index);
+        let set = ["SET", "save", "3600 100000000"];
+        let () = cmd("CONFIG").arg(&set).query(&mut connection).unwrap();
+        let get = ["GET", "dir"];
+        folder = cmd("CONFIG")
+            .arg(&get)
+            .query::<Vec<String>>(&mut connection)
+            .unwrap();
+    }
+    let snapshot = std::path::Path::new(&folder[1]).join("dump.rdb");
+    let found = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let (steps, file) = (Arc::clone(&found), snapshot.clone());
+    let options = ReshardOptions::new().with_step_observer(move |step| {
+        let step = step.split(' ').next().unwrap_or_default();
+        if ["publish-source", "unlink"].contains(&step) {
+            steps.lock().unwrap().push((step.to_owned(), file.exists()));
+        }
+        true
+    });
+    finish(&servers, &other, options);
+    let found = found.lock().unwrap();
+    let expected = |(step, exists): &(String, bool)| (step == "unlink") == *exists;
+    assert!(found.iter().any(|(step, _)| step == "unlink"), "{found:?}");
+    assert!(found.iter().all(expected), "{found:?}");
+    assert_same(&all_keys(&servers, &[1], &other), &before, "saved");
+}
+
+#[test]
+fn fields_of_hashes_keep_their_expiries() {
+    let Some(servers) = start(2) else {
+        return;
+    };
+    let (one, other) = (rendezvous(&servers, &[0]), rendezvous(&servers, &[1]));
+    publish(&servers, &[0], &one);
+    let mut connection = servers.connection(0);
+    let mut pipe = redis::pipe();
+    for field in 0..2000 {
+        pipe.cmd("HSET")
+            .arg("large")
+            .arg(field)
+            .arg("a value")
+            .ignore();
+        pipe.cmd("HSET")
+            .arg("small")
+            .arg(field % 10)
+            .arg(field)
+            .ignore();
+    }
+    pipe.exec(&mut connection).unwrap();
+    let expire = |key: &str, field: usize, connection: &mut Connection| -> redis::RedisResult<()> {
+        cmd("HPEXPIRE")
+            .arg(key)
+            .arg(3_600_000 + field)
+            .arg(&["FIELDS", "1", &field.to_string()])
+            .query::<Value>(connection)
+            .map(drop)
+    };
+    if expire("small", 3, &mut connection).is_err() {
+        // Older than Redis 7.4 and Valkey 9.
+        return;
+    }
+    for field in (0..2000).step_by(7) {
+        expire("large", field, &mut connection).unwrap();
+    }
+    let times = |connection: &mut Connection| {
+        ["small", "large"].map(|key| {
+            let names: Vec<String> = (0..2000).map(|field| field.to_string()).collect();
+            let question = cmd("HPEXPIRETIME")
+                .arg(key)
+                .arg("FIELDS")
+                .arg(names.len())
+                .arg(&names)
+                .query::<Vec<i64>>(connection);
+            question.unwrap()
+        })
+    };
+    let before = times(&mut connection);
+    assert_eq!(before[1].iter().filter(|time| **time > 0).count(), 286);
+    drop(connection);
+    let options = ReshardOptions::new().with_large_key_bytes(10_000);
+    finish(&servers, &other, options);
+    assert_eq!(times(&mut servers.connection(1)), before);
+}
+
+#[test]
+fn keys_are_as_idle_and_as_frequent_as_before() {
+    for (policy, option, value, question) in [
+        ("noeviction", "IDLETIME", 5000, "IDLETIME"),
+        ("volatile-lfu", "FREQ", 200, "FREQ"),
+    ] {
+        let builder = Servers::builder().option(["--maxmemory-policy", policy]);
+        let Some(servers) = builder.start(2) else {
+            return;
+        };
+        let (one, other) = (rendezvous(&servers, &[0]), rendezvous(&servers, &[1]));
+        publish(&servers, &[0], &one);
+        let mut connection = servers.connection(0);
+        let () = cmd("SET")
+            .arg("made")
+            .arg("a value")
+            .query(&mut connection)
+            .unwrap();
+        let dump: Vec<u8> = cmd("DUMP").arg("made").query(&mut connection).unwrap();
+        for key in 0..50 {
+            let () = cmd("RESTORE")
+                .arg(format!("key:{key}"))
+                .arg(0)
+                .arg(&dump)
+                .arg(option)
+                .arg(value)
+                .query(&mut connection)
+                .unwrap();
+        }
+        drop(connection);
+        finish(&servers, &other, ReshardOptions::new());
+        for key in 0..50 {
+            let found: i64 = cmd("OBJECT")
+                .arg(question)
+                .arg(format!("key:{key}"))
+                .query(&mut servers.connection(1))
+                .unwrap();
+            assert!(
+                (value - 5..value + 60).contains(&found),
+                "{question}: {found}"
+            );
+        }
+    }
+}
+
+#[test]
+fn plan_refuses_two_names_for_one_server() {
+    let Some(servers) = start(2) else {
+        return;
+    };
+    let from = rendezvous(&servers, &[0, 1]);
+    publish(&servers, &[0, 1], &from);
+    let renamed = |address: String| {
+        let nodes = vec![
+            NodeSpec::new("other", address),
+            NodeSpec::new("b", servers.addr(1)),
+        ];
+        let to = Topology::new(nodes, Arc::new(Rendezvous::new())).unwrap();
+        reshard(&servers, &to, ReshardOptions::new())
+    };
+    // At the address that the topologies know.
+    let error = renamed(servers.addr(0)).plan().unwrap_err().to_string();
+    assert!(error.contains("have the same address"), "{error}");
+    // At another address of the server. Nothing else stands against it: there are no keys.
+    let address = support::cut::Cut::start(&servers.addr(0));
+    let refused = renamed(address.addr());
+    let plan = refused.plan().unwrap();
+    let [refusal] = &plan.refusals[..] else {
+        panic!("{plan}");
+    };
+    assert_eq!(
+        (refusal.kind, &*refusal.node),
+        (ReshardRefusalKind::SameServer, "other")
+    );
+    assert!(
+        refusal.text.contains("the same server as node \"a\""),
+        "{plan}"
+    );
+    let remarks = plan.to_string();
+    assert!(
+        remarks.contains("users and their ACLs are not copied"),
+        "{remarks}"
+    );
+    refused.run(|_| {}).unwrap_err();
+    assert!(record(&servers, 0).contains("epoch 1.1\n"));
 }

@@ -69,8 +69,8 @@
 //! such a runtime that is no longer run is given up when a request from another runtime sees no sign of life
 //! from it for one second.
 
-#[cfg(feature = "bb8")]
 mod acquired;
+#[cfg(feature = "bb8")]
 mod bb8;
 mod build;
 mod client;

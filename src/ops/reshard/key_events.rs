@@ -4,26 +4,10 @@ use std::time::Duration;
 
 use redis::{ProtocolVersion, Value};
 
-use super::fault::{Fault, FaultKind};
-use super::link::{Link, Requests, items_of, text_of};
+use super::fault::Fault;
+use super::link::{Link, Requests, text_of};
 use super::session::{Session, SessionNode};
-use crate::topology::record::RECORD_DB;
-
-/// The parameter of the configuration that has servers send events of keys.
-const PARAMETER: &str = "notify-keyspace-events";
-
-/// The key beside the record with the former value of [`PARAMETER`], so that a mover that takes over can put it back.
-const FORMER_KEY: &str = "redis-sharding:former-events";
-
-/// Remembers a value, unless one is remembered already.
-const REMEMBER: &str = "redis.call('SELECT', 15) redis.call('SETNX', KEYS[1], ARGV[1]) return redis.call('GET', KEYS[1])";
-
-/// Returns the value that is remembered, and forgets it.
-const TAKE_FORMER: &str = "\
-redis.call('SELECT', 15)
-local former = redis.call('GET', KEYS[1])
-redis.call('DEL', KEYS[1])
-return former";
+use super::settings::send_events_of_new_keys;
 
 /// A connection in RESP3 that is told of keys. Once it has broken, the source must be scanned again.
 pub(super) struct KeyEvents {
@@ -34,7 +18,7 @@ impl KeyEvents {
     /// Has the node send the names of new keys.
     pub(super) fn open(session: &Session<'_>, node: &SessionNode) -> Result<Self, Fault> {
         let mut link = session.connect_with(node, ProtocolVersion::RESP3)?;
-        let are_on = node.facts.is_7_0() && switch_on(&mut link)?;
+        let are_on = node.facts.is_7_0() && send_events_of_new_keys(&mut link)?;
         match are_on {
             true => {
                 let channel = format!("__keyevent@{}__:new", session.db);
@@ -81,46 +65,6 @@ impl KeyEvents {
     }
 }
 
-/// Puts the configuration of a node back as it was before any mover changed it.
-pub(super) fn put_back(link: &mut Link) -> Result<(), Fault> {
-    let former = link.call(&[b"EVAL", TAKE_FORMER.as_bytes(), b"1", FORMER_KEY.as_bytes()])?;
-    match text_of(&former) {
-        Some(former) => link.words(&["CONFIG", "SET", PARAMETER, &former]).map(drop),
-        None => Ok(()),
-    }
-}
-
-/// Has the server send events of new keys. False if it or its user does not allow that.
-fn switch_on(link: &mut Link) -> Result<bool, Fault> {
-    let refused = |result: Result<Value, Fault>| match result {
-        Ok(reply) => Ok(Some(reply)),
-        Err(fault) if fault.kind == FaultKind::Refused => Ok(None),
-        Err(fault) => Err(fault),
-    };
-    let Some(reply) = refused(link.words(&["CONFIG", "GET", PARAMETER]))? else {
-        return Ok(false);
-    };
-    let current = items_of(reply).and_then(|items| text_of(items.get(1)?));
-    let current = current.unwrap_or_default();
-    let Some(wanted) = with_new_keys(&current) else {
-        return Ok(true);
-    };
-    // First remembered, then changed.
-    let key = FORMER_KEY.as_bytes();
-    link.call(&[b"EVAL", REMEMBER.as_bytes(), b"1", key, current.as_bytes()])?;
-    Ok(refused(link.words(&["CONFIG", "SET", PARAMETER, &wanted]))?.is_some())
-}
-
-/// The value of the parameter with what is missing for events of new keys. `None` if nothing is.
-fn with_new_keys(current: &str) -> Option<String> {
-    // `A` stands for many kinds, but not for new keys.
-    let missing = ['E', 'n']
-        .into_iter()
-        .filter(|kind| !current.contains(*kind));
-    let missing: String = missing.collect();
-    (!missing.is_empty()).then(|| format!("{current}{missing}"))
-}
-
 fn is_pong(message: &Value) -> bool {
     matches!(message, Value::SimpleString(text) if text == "PONG")
 }
@@ -146,20 +90,9 @@ fn keys_of(message: Value, key: &mut impl FnMut(&[u8])) {
     }
 }
 
-const _: () = assert!(RECORD_DB == 15, "the scripts above select it");
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn events_of_new_keys_are_added_to_what_is_configured() {
-        let with = |current| with_new_keys(current);
-        assert_eq!(with("").as_deref(), Some("En"));
-        assert_eq!(with("AKE").as_deref(), Some("AKEn"));
-        assert_eq!(with("xKn").as_deref(), Some("xKnE"));
-        assert_eq!(with("nE"), None);
-    }
 
     #[test]
     fn keys_are_read_from_both_kinds_of_messages() {

@@ -6,10 +6,10 @@ use super::copy::unlink;
 use super::event::ReshardEvent;
 use super::fault::{Fault, FaultKind};
 use super::fence::ServerClient;
-use super::key_events::put_back;
 use super::link::Link;
 use super::records::{Fingerprints, KnownNode, announced, claimed, ended, is_majority, restored};
-use super::session::{Session, SessionNode, kill};
+use super::session::{Session, SessionNode, kill, pairs};
+use super::settings::put_back;
 use super::source::scan_step;
 use super::view::ViewNode;
 use crate::error::Error;
@@ -87,19 +87,7 @@ impl Session<'_> {
 
     /// All pairs of nodes between which keys may move, by their positions.
     pub(super) fn pairs(&self) -> Vec<(usize, usize)> {
-        let old = self.positions(|node| node.is_old);
-        let new = self.positions(|node| node.is_new);
-        let pairs = old
-            .iter()
-            .flat_map(|source| new.iter().map(move |target| (*source, *target)));
-        pairs.filter(|(source, target)| source != target).collect()
-    }
-
-    /// The positions of some nodes.
-    pub(super) fn positions(&self, which: impl Fn(&SessionNode) -> bool) -> Vec<usize> {
-        let nodes = self.nodes.iter().enumerate();
-        let nodes = nodes.filter(|(_, node)| which(node));
-        nodes.map(|(position, _)| position).collect()
+        pairs(&self.nodes)
     }
 
     fn name_of(&self, position: usize) -> &str {

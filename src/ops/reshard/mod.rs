@@ -13,7 +13,8 @@
 //! * `view`: what all nodes say before anything is changed; `survey`: the sample of their keys.
 //! * `session`: a mover with its term; `life`: claim, announcement, end.
 //! * `source`: the keys that leave one node; `batch_run`: the steps of a batch; `copy`, `large`: keys.
-//! * `key_events`: what a node says of new keys; `link`: a connection; `fault`: why a step has failed.
+//! * `metrics`: counters for recorders, with the feature `metrics`; without it, `no_metrics`.
+//! * `key_events`: what a node says of new keys; `settings`: its configuration meanwhile; `link`: a connection; `fault`: why a step has failed.
 //!
 //! Nothing here decides where a key belongs, or what a client does about a record.
 
@@ -31,11 +32,16 @@ mod key_events;
 mod large;
 mod life;
 mod link;
+#[cfg(feature = "metrics")]
+mod metrics;
+#[cfg(not(feature = "metrics"))]
+mod no_metrics;
 mod options;
 mod plan;
 mod progress;
 mod records;
 mod session;
+mod settings;
 mod source;
 mod status;
 mod survey;
@@ -57,6 +63,10 @@ pub use self::status::{PairStatus, ReshardStage, ReshardStatus};
 
 use self::fault::{Fault, FaultKind};
 use self::link::MoverName;
+#[cfg(feature = "metrics")]
+use self::metrics::ReshardMetrics;
+#[cfg(not(feature = "metrics"))]
+use self::no_metrics::ReshardMetrics;
 use self::records::{Stage, next_term};
 use self::session::{Session, SessionNode};
 use self::source::Source;
@@ -244,8 +254,14 @@ impl Reshard {
                 record: Mutex::new(record),
             })
         });
+        let nodes = nodes.collect::<Result<Vec<_>, Error>>()?;
+        let pairs = session::pairs(&nodes).into_iter();
+        let pairs = pairs.filter_map(|(source, target)| {
+            Some((&*nodes.get(source)?.name, &*nodes.get(target)?.name))
+        });
         Ok(Session {
-            nodes: nodes.collect::<Result<_, Error>>()?,
+            metrics: ReshardMetrics::new(pairs),
+            nodes,
             from: view.from,
             to: view.to,
             both: view.both,

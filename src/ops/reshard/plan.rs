@@ -114,6 +114,8 @@ pub enum ReshardRefusalKind {
     Replica,
     /// Keys have no owner by the new topology.
     Unowned,
+    /// Two names stand for one server.
+    SameServer,
 }
 
 /// What was found among the keys of one node.

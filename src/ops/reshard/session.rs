@@ -13,6 +13,10 @@ use super::facts::ServerFacts;
 use super::fault::Fault;
 use super::fence::{Exempt, Fence, FenceStep, ServerClient, behind};
 use super::link::{Link, MoverName};
+#[cfg(feature = "metrics")]
+use super::metrics::ReshardMetrics;
+#[cfg(not(feature = "metrics"))]
+use super::no_metrics::ReshardMetrics;
 use super::options::ReshardOptions;
 use super::records::Fingerprints;
 use crate::endpoint::Endpoint;
@@ -54,6 +58,7 @@ pub(super) struct Session<'s> {
     /// Set when one of the threads has failed, so that the others stop.
     pub(super) failed: AtomicBool,
     pub(super) listener: Listener<'s>,
+    pub(super) metrics: ReshardMetrics,
 }
 
 /// A node, and what it says by the last record that this mover has read or written.
@@ -89,6 +94,7 @@ impl<'s> Session<'s> {
     }
 
     pub(super) fn notify(&self, event: ReshardEvent) {
+        self.metrics.count(&event);
         let mut listener = self.listener.lock();
         (*listener)(event);
     }
@@ -280,6 +286,17 @@ impl SessionNode {
         let record = self.record.lock();
         record.progress(source, target).unwrap_or_default()
     }
+}
+
+/// All pairs of nodes between which keys may move, by their positions.
+pub(super) fn pairs(nodes: &[SessionNode]) -> Vec<(usize, usize)> {
+    let positions = |which: fn(&SessionNode) -> bool| {
+        let nodes = nodes.iter().enumerate();
+        nodes.filter_map(move |(position, node)| which(node).then_some(position))
+    };
+    let pairs = positions(|node| node.is_old)
+        .flat_map(|source| positions(|node| node.is_new).map(move |target| (source, target)));
+    pairs.filter(|(source, target)| source != target).collect()
 }
 
 /// Refuses a node whose record is older than what it has acknowledged: keys that were moved to it may be lost.

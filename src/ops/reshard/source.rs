@@ -10,10 +10,11 @@ use super::event::ReshardEvent;
 use super::facts::Durability;
 use super::fault::Fault;
 use super::index::KeyIndex;
-use super::key_events::{KeyEvents, put_back};
+use super::key_events::KeyEvents;
 use super::link::{Link, items_of, text_of};
 use super::progress::Resumption;
 use super::session::{Session, SessionNode};
+use super::settings::{do_not_compress, put_back};
 use super::sweeps::{BeforeLast, Sweeps};
 use crate::error::{Error, KeyText};
 use crate::partition::NodeIndex;
@@ -97,6 +98,7 @@ impl<'s, 'o> Source<'s, 'o> {
             });
         }
         let moved: Vec<u32> = pairs.iter().map(|pair| pair.moved).collect();
+        do_not_compress(&mut link)?;
         let mut source = Self {
             session,
             node,
@@ -183,10 +185,7 @@ impl<'s, 'o> Source<'s, 'o> {
     pub(super) fn scan(&mut self) -> Result<(), Fault> {
         for _ in 0..SCAN_ATTEMPTS {
             match self.scan_once() {
-                Err(fault) if fault.is_broken() => {
-                    self.link = self.session.reconnect(self.node, &self.link)?;
-                    self.events = KeyEvents::open(self.session, self.node)?;
-                }
+                Err(fault) if fault.is_broken() => self.reconnect()?,
                 other => return other,
             }
         }
@@ -287,10 +286,17 @@ impl<'s, 'o> Source<'s, 'o> {
 
     /// Replaces the connection for events. New keys may have been missed meanwhile.
     pub(super) fn reopen_events(&mut self) -> Result<(), Fault> {
-        // Waits for the node if it is being restarted.
-        self.link = self.session.reconnect(self.node, &self.link)?;
-        self.events = KeyEvents::open(self.session, self.node)?;
+        self.reconnect()?;
         self.scan()
+    }
+
+    /// Replaces both connections to the node. Waits for it if it is being restarted, after which it has its own
+    /// configuration again.
+    fn reconnect(&mut self) -> Result<(), Fault> {
+        self.link = self.session.reconnect(self.node, &self.link)?;
+        do_not_compress(&mut self.link)?;
+        self.events = KeyEvents::open(self.session, self.node)?;
+        Ok(())
     }
 
     /// Chooses the units of the next batch, and returns the first one behind them with the sizes of their keys as far as

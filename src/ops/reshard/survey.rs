@@ -34,6 +34,7 @@ pub(super) fn survey(view: &mut View, mover: &str, options: &ReshardOptions) -> 
         ..ReshardPlan::default()
     };
     let stage = stage_of(view, &mut plan);
+    check_servers(view, &mut plan);
     let exempt = Exempt {
         mover,
         administrators: &options.administrators,
@@ -99,6 +100,27 @@ fn stage_of(view: &View, plan: &mut ReshardPlan) -> Option<Stage> {
     match found {
         Some(()) => None,
         None => stage(&known, view.fingerprints()).ok(),
+    }
+}
+
+/// Refuses a server that has two names, by one topology or by both together: its keys would be moved to itself, that is,
+/// deleted.
+fn check_servers(view: &View, plan: &mut ReshardPlan) {
+    let mut seen: Vec<(&str, &str)> = Vec::new();
+    for node in &view.nodes {
+        let run_id = node.reply.as_ref().map(|reply| &*reply.reading.run_id);
+        let Some(run_id) = run_id.ok().filter(|run_id| !run_id.is_empty()) else {
+            continue;
+        };
+        match seen.iter().find(|(known, _)| *known == run_id) {
+            Some((_, other)) => {
+                let text = format!(
+                    "it is the same server as node {other:?}; give it the name in both topologies that it has now"
+                );
+                refuse(plan, ReshardRefusalKind::SameServer, &node.name, text);
+            }
+            None => seen.push((run_id, &node.name)),
+        }
     }
 }
 
