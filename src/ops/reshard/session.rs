@@ -27,8 +27,8 @@ use crate::topology::record::{NodeRecord, RecordEpoch};
 /// How often laggards are looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// How often nodes are looked at that may have been restarted.
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// How often nodes are probed that may have been restarted.
+const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long a node that cannot be reached is waited for.
 const RECONNECT_WITHIN: Duration = Duration::from_secs(15);
@@ -181,13 +181,13 @@ impl<'s> Session<'s> {
     /// such a node before, and only the mover may write its record. Errors are those of whoever moves keys.
     pub(super) fn keep_sealed(&self, has_ended: &AtomicBool) {
         let mut links: Vec<Option<Link>> = self.nodes.iter().map(|_| None).collect();
-        let mut looked = None;
+        let mut probed = None;
         while !has_ended.load(Ordering::Relaxed) {
             thread::sleep(POLL_INTERVAL * 10);
-            if looked.is_some_and(|looked: Instant| looked.elapsed() < LOOK_INTERVAL) {
+            if probed.is_some_and(|probed: Instant| probed.elapsed() < PROBE_INTERVAL) {
                 continue;
             }
-            looked = Some(Instant::now());
+            probed = Some(Instant::now());
             for (node, link) in self.nodes.iter().zip(&mut links) {
                 let is_there = link.as_mut().map(|link| link.words(&["PING"]).is_ok());
                 if is_there != Some(true) {
