@@ -77,6 +77,9 @@ struct Signal {
     generation: u64,
 }
 
+/// The names of nodes, and how each is reached.
+pub(super) type NamedEndpoints = Vec<(String, Arc<Endpoint>)>;
+
 impl RecordMonitor {
     /// A monitor of nodes that are connected to within `limit`. Nothing is contacted before the first connection of the
     /// client is made.
@@ -260,7 +263,7 @@ impl MonitorState {
     }
 
     /// The nodes to be watched and the number of changes of them, if there was one since `generation`.
-    pub(super) fn nodes(&self, generation: u64) -> Option<(u64, Vec<(String, Arc<Endpoint>)>)> {
+    pub(super) fn nodes(&self, generation: u64) -> Option<(u64, NamedEndpoints)> {
         let signal = self.signal.lock();
         if signal.generation == generation {
             return None;

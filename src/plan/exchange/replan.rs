@@ -261,7 +261,7 @@ impl<R: ReplyBuffer> NodeExchange<R> {
             return false;
         }
         let values = &self.answers.values;
-        let is_held = match &self.answers.failure {
+        match &self.answers.failure {
             Some(failure) if failure.is_superseded() => {
                 self.state = State::Held;
                 true
@@ -271,8 +271,7 @@ impl<R: ReplyBuffer> NodeExchange<R> {
                 true
             }
             _ => false,
-        };
-        is_held
+        }
     }
 
     /// The number, within the batch, of the last command.
