@@ -45,9 +45,9 @@
 //! Only subscribers start threads; a fan-out needs none. Nothing here decides which command goes where, what
 //! its reply means or what may be sent again: that is `plan`, for the client on tokio as well.
 
+#[cfg(feature = "tokio-comp")]
 mod async_client;
 mod build;
-#[cfg(feature = "tokio-comp")]
 mod call;
 mod client;
 mod client_pubsub;
