@@ -363,6 +363,7 @@ impl Router {
 
     /// Why packed requests must not be sent over an exclusive connection to this node: one of their keys is on the way, or
     /// has moved to another node.
+    #[cfg(feature = "proxy")]
     pub(crate) fn refuses_at(&self, packed: &[u8], node: NodeIndex) -> Option<Cause> {
         self.topology().moving()?;
         if let Some(key) = self.key_on_the_way(packed, 0) {

@@ -1,6 +1,7 @@
 //! [`ReshardOptions`]: how fast keys are moved, and how long clients may wait for that.
 
 use std::fmt;
+#[cfg(feature = "testing")]
 use std::sync::Arc;
 use std::time::Duration;
 
