@@ -120,7 +120,7 @@ fn write(pipe: &mut redis::Pipeline, number: usize) {
             .arg("0")
             .ignore();
     }
-    if number % 3 == 0 {
+    if number.is_multiple_of(3) {
         pipe.cmd("PEXPIRE")
             .arg(&key)
             .arg(3_600_000 + number)
@@ -161,12 +161,12 @@ fn keys(connection: &mut Connection) -> BTreeMap<String, Content> {
 /// The keys of all servers, after a check that each is where the topology places it, and nowhere else.
 fn all_keys(servers: &Servers, nodes: &[usize], topology: &Topology) -> BTreeMap<String, Content> {
     let mut all = BTreeMap::new();
-    for index in 0..servers.len() {
+    for (index, name) in NAMES.iter().enumerate().take(servers.len()) {
         let found = keys(&mut servers.connection(index));
         let position = nodes.iter().position(|node| *node == index);
         for (key, content) in found {
             let owner = topology.locate(key.as_bytes()).map(|owner| owner.get());
-            assert_eq!(owner, position, "{key} is at {}", NAMES[index]);
+            assert_eq!(owner, position, "{key} is at {}", name);
             assert!(all.insert(key, content).is_none());
         }
     }

@@ -45,6 +45,9 @@ fn size() -> Size {
     }
 }
 
+/// Makes a topology of the servers of a test.
+type Make<'s> = Box<dyn Fn() -> Arc<Topology> + 's>;
+
 /// A description of a client over the first servers.
 fn over(servers: &Servers, count: usize) -> Builder {
     let urls = servers.urls().into_iter().take(count);
@@ -87,7 +90,7 @@ fn clients_lose_nothing_while_four_nodes_become_five_eight_three_and_other_place
     let seed = std::env::var("REDIS_SHARDING_SEED").ok();
     let seed: u64 = seed
         .and_then(|seed| seed.parse().ok())
-        .unwrap_or_else(|| seed_of_now());
+        .unwrap_or_else(seed_of_now);
     println!("seed {seed}: REDIS_SHARDING_SEED={seed} repeats it");
     let first = topology(&servers, 4, Rendezvous::new());
     let record = FleetRecord::new(over(&servers, 4)).unwrap();
@@ -107,7 +110,7 @@ fn clients_lose_nothing_while_four_nodes_become_five_eight_three_and_other_place
         )
     };
     let mut workers: Vec<Worker> = (0..size.workers).map(worker).collect();
-    let steps: [(usize, Box<dyn Fn() -> Arc<Topology>>); 5] = [
+    let steps: [(usize, Make<'_>); 5] = [
         (5, Box::new(|| topology(&servers, 5, Rendezvous::new()))),
         (8, Box::new(|| topology(&servers, 8, Rendezvous::new()))),
         (3, Box::new(|| topology(&servers, 3, Rendezvous::new()))),

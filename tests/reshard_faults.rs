@@ -16,9 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use redis::{Commands, RedisResult, cmd};
-use redis_sharding::ops::reshard::{
-    Reshard, ReshardEvent, ReshardOptions, ReshardOutcome, ReshardStage,
-};
+use redis_sharding::ops::reshard::{Reshard, ReshardOptions, ReshardOutcome, ReshardStage};
 use redis_sharding::ops::{FleetRecord, PublishOptions};
 use redis_sharding::partition::Rendezvous;
 use redis_sharding::{Builder, Error, ErrorKind, NodeSpec, ShardedClient, Topology};

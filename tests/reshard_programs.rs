@@ -30,10 +30,6 @@ const CLOSED_LATER: &str = "copy node-1 node-2";
 /// The keys have moved; the record says so at no node yet.
 const BEFORE_END: &str = "end node-0";
 
-fn text(value: &str) -> Value {
-    Value::BulkString(value.into())
-}
-
 /// True for an error that says that nothing was sent and that the call may be repeated.
 fn is_moving(error: &redis::RedisError) -> bool {
     ErrorKind::of(error) == ErrorKind::Moving || error.code() == Some("MOVING")

@@ -17,7 +17,7 @@ use crate::aio::connect::{connect_stream, connect_tcp, run_handshake};
 use crate::aio::driver::{Driver, WriteCoalescing};
 use crate::aio::multiplexed::{MultiplexedConnection, SendQueue};
 use crate::aio::peek::Duplex;
-use crate::endpoint::{Deadline, Endpoint, NodeBackoff, Presented, PrimaryVersion};
+use crate::endpoint::{Deadline, Endpoint, NodeBackoff, PrimaryVersion};
 use crate::observe::{NodeObserver, OpenConnection, PoolKind};
 use crate::policy::{ConnectError, HandshakeScope, IoFailure};
 use crate::resp::Handshake;
@@ -45,6 +45,7 @@ pub(crate) struct OpenStream {
     /// The version of the address that the stream was connected to, if it may change.
     pub(crate) primary: Option<PrimaryVersion>,
     /// The epoch of the record that the stream has presented. Zero for a stream of subscriptions.
+    #[cfg(feature = "proxy")]
     pub(crate) epoch: u64,
 }
 
@@ -69,20 +70,17 @@ impl Connector {
     #[cfg(feature = "proxy")]
     pub(crate) async fn open(&self) -> Result<OpenStream, ConnectError> {
         let (handshake, presented) = self.endpoint.handshake(HandshakeScope::Full)?;
-        self.open_with(&handshake, presented).await
+        let mut opened = self.open_with(&handshake).await?;
+        opened.epoch = presented.epoch;
+        Ok(opened)
     }
 
     /// Opens a stream for subscriptions, as `open` does.
     pub(crate) async fn open_pub_sub(&self) -> Result<OpenStream, ConnectError> {
-        let handshake = self.endpoint.pub_sub_handshake()?;
-        self.open_with(&handshake, Presented::default()).await
+        self.open_with(&self.endpoint.pub_sub_handshake()?).await
     }
 
-    async fn open_with(
-        &self,
-        handshake: &Handshake,
-        presented: Presented,
-    ) -> Result<OpenStream, ConnectError> {
+    async fn open_with(&self, handshake: &Handshake) -> Result<OpenStream, ConnectError> {
         let open = async {
             let located = self.endpoint.locate_async().await?;
             let endpoint = &located.endpoint;
@@ -96,7 +94,8 @@ impl Connector {
                 stream,
                 decoder,
                 primary: located.primary,
-                epoch: presented.epoch,
+                #[cfg(feature = "proxy")]
+                epoch: 0,
             })
         };
         match tokio::time::timeout(self.timeout, open).await {

@@ -5,11 +5,14 @@
 //! connections are taken, used and given back.
 
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+#[cfg(feature = "proxy")]
+use std::time::Duration;
+use std::time::Instant;
 
 use futures_util::future::join_all;
 use redis::Value;
 
+#[cfg(feature = "proxy")]
 use crate::aio::connector::Connector;
 use crate::aio::exclusive_pool::Lease;
 use crate::aio::in_flight::ReplyChannel;
@@ -19,9 +22,11 @@ use crate::config::ClientConfig;
 use crate::endpoint::{Deadline, Endpoint};
 use crate::observe::{ClientHealth, Stopwatch};
 use crate::partition::NodeIndex;
+#[cfg(feature = "proxy")]
+use crate::plan::NodeRequest;
 use crate::plan::{
     Answers, AttemptKind, Cause, ClusterReport, Exchange, ExchangeStep, Failure, LastRefusal,
-    NextAttempt, NodeExchange, NodeRequest, Pause, RequestOutcome, Retries, Router,
+    NextAttempt, NodeExchange, Pause, RequestOutcome, Retries, Router,
 };
 use crate::policy::{HandshakeScope, RequestOptions, Target};
 use crate::snapshot::{ClusterConnections, Latest, carry_over};

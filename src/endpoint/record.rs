@@ -124,6 +124,8 @@ mod tests {
     };
     use crate::{ErrorKind, ShardedClient};
 
+    type Flush<'c> = &'c dyn Fn(&mut ShardedClient) -> redis::RedisResult<String>;
+
     const TOPOLOGY: u64 = 0xabc;
     const FIRST: RecordEpoch = RecordEpoch::new(1, 1);
     const SECOND: RecordEpoch = RecordEpoch::new(1, 2);
@@ -538,7 +540,7 @@ mod tests {
         };
         server.publish(FIRST);
         let mut client = builder(&server, &source()).build().unwrap();
-        let flushes: [&dyn Fn(&mut ShardedClient) -> redis::RedisResult<String>; 6] = [
+        let flushes: [Flush<'_>; 6] = [
             &|client| cmd("FLUSHALL").query(client),
             &|client| cmd("flushall").arg("ASYNC").query(client),
             &|client| {

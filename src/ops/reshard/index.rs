@@ -183,8 +183,8 @@ mod tests {
 
     fn keys(index: &KeyIndex, pair: usize, until: u32) -> Vec<String> {
         let found = index.keys_until(pair, until).keys;
-        let text = |key: &Box<[u8]>| String::from_utf8(key.to_vec()).unwrap();
-        found.iter().map(text).collect()
+        let text = |key: &[u8]| String::from_utf8(key.to_vec()).unwrap();
+        found.iter().map(|key| text(key)).collect()
     }
 
     #[test]

@@ -372,7 +372,10 @@ mod tests {
         let target = node("b", false, Some(moving(9)));
         for old in [record(1), announced_record(), moving(4)] {
             let mut source = node("a", true, Some(old.clone()));
-            assert_eq!(restored(&source, &[target.clone()], ALL), Some(old));
+            assert_eq!(
+                restored(&source, std::slice::from_ref(&target), ALL),
+                Some(old)
+            );
             source.run_id = "later".into();
             let nodes = [source.clone(), target.clone()];
             assert_eq!(stage(&nodes, ALL).unwrap(), Stage::UnderWay);

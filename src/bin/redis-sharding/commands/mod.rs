@@ -19,10 +19,6 @@ use crate::outcome::{Failure, Outcome};
 const BUFFER: usize = 1 << 18;
 
 #[derive(Subcommand)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one is made in a run of the tool"
-)]
 pub enum Command {
     Locate(locate::Locate),
     Balance(balance::Balance),

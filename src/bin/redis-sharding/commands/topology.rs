@@ -32,10 +32,6 @@ pub struct Topology {
 }
 
 #[derive(Subcommand)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one is made in a run of the tool"
-)]
 enum Action {
     Publish(Publish),
     Show(Show),

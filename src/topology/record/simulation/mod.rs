@@ -74,6 +74,9 @@ const ALL: Rules = Rules {
     delete_last: true,
 };
 
+/// Leaves a rule out.
+type LeaveOut = fn(&mut Rules);
+
 /// Maximum number of steps of a run before its faults end.
 const STEPS: u32 = 2_500;
 
@@ -147,7 +150,7 @@ fn reshard_loses_nothing_in_any_schedule() {
 
 #[test]
 fn every_rule_of_the_reshard_is_missed_when_it_is_left_out() {
-    let without: [(&str, fn(&mut Rules)); 14] = [
+    let without: [(&str, LeaveOut); 14] = [
         ("record_check", |rules| rules.record_check = false),
         ("fence", |rules| rules.fence = false),
         ("name_first", |rules| {
