@@ -148,8 +148,11 @@ impl<R: ReplyBuffer> Exchange<R> {
         if self.nodes.iter().all(NodeExchange::is_final) {
             return;
         }
+        // Those that have had it are `Moved` once nothing of theirs was left for another node.
         let done = |node: &&mut NodeExchange<R>| {
-            node.state == State::Over && node.answers.failure.is_none()
+            matches!(node.state, State::Over | State::Moved)
+                && node.answers.failure.is_none()
+                && node.answers.values.count() == node.request.slots.len()
         };
         for node in self.nodes.iter_mut().filter(done) {
             node.answers = Answers::default();
