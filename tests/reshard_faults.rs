@@ -598,8 +598,9 @@ fn is_sealed_soon(fleet: &Fleet, server: usize, within: Duration) -> bool {
     let run_id: String = info.get("run_id").unwrap();
     let () = cmd("SELECT").arg(15).query(&mut connection).unwrap();
     while begun.elapsed() < within {
-        let record: Option<String> = connection.get("redis-sharding:record").unwrap();
-        if record.is_some_and(|record| record.contains(&run_id)) {
+        // A server that has just been started says that it is loading.
+        let record: RedisResult<Option<String>> = connection.get("redis-sharding:record");
+        if record.is_ok_and(|record| record.is_some_and(|record| record.contains(&run_id))) {
             return true;
         }
         thread::sleep(Duration::from_millis(5));
