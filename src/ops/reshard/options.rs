@@ -8,6 +8,18 @@ use std::time::Duration;
 #[cfg(feature = "testing")]
 type StepObserver = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
+/// How keys get to nodes that are new.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReshardMethod {
+    /// A node that takes keys from one node alone becomes a replica of that one first, and drops what is not its own later:
+    /// its units are closed once, for the last bytes. All others are copied key by key.
+    #[default]
+    Auto,
+    /// All keys are copied one by one, in small batches.
+    Copy,
+}
+
 /// Settings of a [`Reshard`](super::Reshard).
 #[derive(Clone)]
 pub struct ReshardOptions {
@@ -20,6 +32,7 @@ pub struct ReshardOptions {
     pub(super) sources_at_once: usize,
     pub(super) administrators: Vec<String>,
     pub(super) sample: usize,
+    pub(super) method: ReshardMethod,
     #[cfg(feature = "testing")]
     observer: Option<StepObserver>,
 }
@@ -36,6 +49,7 @@ impl Default for ReshardOptions {
             sources_at_once: 2,
             administrators: Vec::new(),
             sample: 10_000,
+            method: ReshardMethod::Auto,
             #[cfg(feature = "testing")]
             observer: None,
         }
@@ -117,6 +131,13 @@ impl ReshardOptions {
         self
     }
 
+    /// Sets how keys get to new nodes. Defaults to [`Auto`](ReshardMethod::Auto).
+    #[must_use]
+    pub fn with_method(mut self, method: ReshardMethod) -> Self {
+        self.method = method;
+        self
+    }
+
     /// Calls `observer` before each step with its name. If it returns false, the mover stops as if it were killed: it
     /// puts nothing back.
     #[cfg(feature = "testing")]
@@ -154,6 +175,7 @@ impl fmt::Debug for ReshardOptions {
             .field("sources_at_once", &self.sources_at_once)
             .field("administrators", &self.administrators)
             .field("sample", &self.sample)
+            .field("method", &self.method)
             .finish_non_exhaustive()
     }
 }

@@ -13,7 +13,8 @@ return {record, run_id or ''}";
 /// FLUSHALL, with its arguments, that keeps the record and the topologies beside it.
 pub(crate) const FLUSHALL_SCRIPT: &str = "\
 redis.call('SELECT', 15)
-local keys = {'redis-sharding:record', 'redis-sharding:topology', 'redis-sharding:target'}
+local keys = {'redis-sharding:record', 'redis-sharding:topology', 'redis-sharding:target',
+'redis-sharding:split'}
 local kept = redis.call('MGET', unpack(keys))
 local reply = redis.call('FLUSHALL', unpack(ARGV))
 for number, key in ipairs(keys) do
