@@ -5,20 +5,22 @@
 
 mod support;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use redis::Cmd;
+use redis_sharding::Topology;
 use redis_sharding::ops::reshard::{Reshard, ReshardEvent, ReshardOptions, ReshardOutcome};
 use redis_sharding::ops::{FleetRecord, PublishOptions};
-use redis_sharding::partition::{HashMod, Partitioner, Rendezvous, Ring};
-use redis_sharding::{Builder, ShardedClient, Topology};
+use redis_sharding::partition::{HashMod, Rendezvous, Ring};
 
 use self::support::Servers;
 use self::support::all_clients::{AllClients, End, KINDS};
+use self::support::reshard_fleet::{
+    bystanders, check_servers, over, seed_of_now, topology, wait_until_followed,
+};
 use self::support::reshard_model::Worker;
 
 /// The size of a test.
@@ -46,93 +48,6 @@ fn size() -> Size {
     }
 }
 
-/// A description of a client over the first servers.
-fn over(servers: &Servers, count: usize) -> Builder {
-    let urls = servers.urls().into_iter().take(count);
-    (0..)
-        .zip(urls)
-        .fold(ShardedClient::builder(), |builder, (number, url)| {
-            builder.node(format!("node-{number}"), url)
-        })
-}
-
-fn topology(servers: &Servers, count: usize, rule: impl Partitioner + 'static) -> Arc<Topology> {
-    let client = over(servers, count).partitioner(rule).build().unwrap();
-    client.topology()
-}
-
-/// Keys that no worker touches, with their expiries.
-fn bystanders(client: &ShardedClient, count: usize) -> HashMap<String, Option<i64>> {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let far = now.unwrap().as_millis() as i64 + 50_000_000;
-    let mut keys = HashMap::new();
-    let mut pipeline = redis::pipe();
-    for number in 0..count {
-        let key = format!("bystander:{number}");
-        match number % 4 {
-            0 => pipeline.cmd("SET").arg(&key).arg(number),
-            1 => pipeline.cmd("RPUSH").arg(&key).arg("a").arg(number),
-            2 => pipeline.cmd("HSET").arg(&key).arg("field").arg(number),
-            _ => pipeline.cmd("ZADD").arg(&key).arg(number).arg("member"),
-        };
-        let expiry = (number % 3 == 0).then_some(far + number as i64);
-        if let Some(expiry) = expiry {
-            pipeline.cmd("PEXPIREAT").arg(&key).arg(expiry);
-        }
-        keys.insert(key, expiry);
-    }
-    let _: redis::Value = pipeline.query(&mut client.clone()).unwrap();
-    keys
-}
-
-/// Every key with the servers that have it, and its expiry there.
-fn keys_of_servers(servers: &Servers) -> HashMap<String, Vec<(usize, i64)>> {
-    let mut all: HashMap<String, Vec<(usize, i64)>> = HashMap::new();
-    for server in 0..servers.len() {
-        let mut connection = servers.connection(server);
-        let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut connection).unwrap();
-        let mut expiries = redis::pipe();
-        for key in &keys {
-            expiries.cmd("PEXPIRETIME").arg(key);
-        }
-        let expiries: Vec<i64> = match keys.is_empty() {
-            true => Vec::new(),
-            false => expiries.query(&mut connection).unwrap(),
-        };
-        for (key, expiry) in keys.into_iter().zip(expiries) {
-            all.entry(key).or_default().push((server, expiry));
-        }
-    }
-    all
-}
-
-/// Each key is at its owner alone, with its expiry, and there are no others.
-fn check_servers(servers: &Servers, topology: &Topology, expected: &HashMap<String, Option<i64>>) {
-    let found = keys_of_servers(servers);
-    for (key, places) in &found {
-        let owner = topology.locate(key.as_bytes()).unwrap();
-        let owner = topology.node(owner).address().to_owned();
-        let at: Vec<String> = places
-            .iter()
-            .map(|(server, _)| servers.addr(*server))
-            .collect();
-        assert_eq!(at, [owner], "owners of {key}");
-        let expiry = expected
-            .get(key)
-            .unwrap_or_else(|| panic!("{key} should not exist"));
-        let found = places[0].1;
-        assert!(
-            (found - expiry.unwrap_or(-1)).abs() <= 5,
-            "expiry of {key}: {found}, not {expiry:?}"
-        );
-    }
-    let missing: Vec<_> = expected
-        .keys()
-        .filter(|key| !found.contains_key(*key))
-        .collect();
-    assert!(missing.is_empty(), "missing: {missing:?}");
-}
-
 /// Moves the keys to where `to` places them. Returns the times for which units were closed.
 fn reshard(servers: &Servers, to: &Topology) -> Vec<Duration> {
     let options = ReshardOptions::new().with_administrator("test");
@@ -149,20 +64,6 @@ fn reshard(servers: &Servers, to: &Topology) -> Vec<Duration> {
     });
     assert_eq!(outcome.unwrap(), ReshardOutcome::Finished);
     closures
-}
-
-/// Waits until all clients go by this topology.
-fn wait_until_followed(clients: &AllClients, to: &Topology) {
-    let end = Instant::now() + Duration::from_secs(20);
-    let is_there = |known: &Arc<Topology>| known.to_string() == to.to_string();
-    while !clients.topologies().iter().all(is_there) {
-        assert!(
-            Instant::now() < end,
-            "not followed: {:?}",
-            clients.topologies()
-        );
-        thread::sleep(Duration::from_millis(10));
-    }
 }
 
 #[test]
@@ -267,10 +168,4 @@ fn clients_lose_nothing_while_four_nodes_become_five_eight_three_and_other_place
         .query(&mut clients.blocking.clone())
         .unwrap();
     assert_eq!(count, expected.len());
-}
-
-/// A seed that differs from run to run.
-fn seed_of_now() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.unwrap().as_nanos() as u64 % 1_000_000
 }
