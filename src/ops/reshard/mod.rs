@@ -174,10 +174,10 @@ impl Reshard {
         if stage == Stage::Finished {
             return Ok(ReshardOutcome::Finished);
         }
-        let session = self.session(view, id, &mut listener)?;
+        let mut session = self.session(view, id, &mut listener)?;
         session.kill_other_movers()?;
         if stage != Stage::Finishing {
-            let mut split = split_recovery::recover(&session)?;
+            let mut split = split_recovery::recover(&mut session)?;
             let groups = split::attach_all(&session, &splits)?;
             session.announce()?;
             for group in groups {
@@ -226,10 +226,10 @@ impl Reshard {
             return Err(Error::config("no reshard to this topology is under way"));
         }
         let mut listener = |_: ReshardEvent| {};
-        let session = self.session(view, id, &mut listener)?;
+        let mut session = self.session(view, id, &mut listener)?;
         session.kill_other_movers()?;
         session.check_nothing_moved()?;
-        split_recovery::recover(&session)?;
+        split_recovery::recover(&mut session)?;
         session.reopen_all()?;
         session.clean_up()?;
         session.put_back()?;

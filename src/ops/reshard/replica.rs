@@ -23,6 +23,8 @@ const REACHED_WITHIN: Duration = Duration::from_secs(15);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Replication {
     pub(super) is_replica: bool,
+    /// Number of replicas.
+    pub(super) replicas: u32,
     /// The replica has all keys, and is sent what changes.
     is_up: bool,
     /// The keys are on their way.
@@ -49,6 +51,7 @@ impl Replication {
         };
         Self {
             is_replica,
+            replicas: field("connected_slaves").parse().unwrap_or(0),
             is_up: field("master_link_status") == "up",
             is_syncing: field("master_sync_in_progress") == "1",
             id: field("master_replid").to_owned(),

@@ -35,9 +35,32 @@ impl Session<'_> {
     }
 }
 
+/// How long a node may take to see that a replica has gone.
+const GONE_WITHIN: Duration = Duration::from_millis(100);
+
 /// Ends the splits of a mover that was stopped: new nodes that have not published their units are emptied, and the units
 /// opened again. Returns what has moved, and is still to be swept.
-pub(super) fn recover(session: &Session<'_>) -> Result<Vec<Split>, Fault> {
+pub(super) fn recover(session: &mut Session<'_>) -> Result<Vec<Split>, Fault> {
+    let (marked, moved) = end_splits(session)?;
+    if marked.is_empty() {
+        return Ok(moved);
+    }
+    // What were replicas are none any more, and nobody is to wait for them.
+    thread::sleep(GONE_WITHIN);
+    for position in marked {
+        if let Some(source) = session.nodes.get(position) {
+            let replicas = Replication::of(&mut session.connect(source)?)?.replicas;
+            if let Some(source) = session.nodes.get_mut(position) {
+                source.facts.replicas = replicas;
+            }
+        }
+    }
+    Ok(moved)
+}
+
+/// Empties the new nodes that have not published their units, and opens these again. Returns the positions of nodes that were
+/// being split, and what has moved.
+fn end_splits(session: &Session<'_>) -> Result<(Vec<usize>, Vec<Split>), Fault> {
     let (mut marked, mut moved) = (Vec::new(), Vec::new());
     for (position, node) in session.nodes.iter().enumerate() {
         let mut link = replica::connect(session, node)?;
@@ -46,7 +69,7 @@ pub(super) fn recover(session: &Session<'_>) -> Result<Vec<Split>, Fault> {
         let of = of.filter(|(_, source)| source.is_old);
         if node.is_old {
             if of.is_some() {
-                marked.push(node);
+                marked.push(position);
             }
             continue;
         }
@@ -67,7 +90,10 @@ pub(super) fn recover(session: &Session<'_>) -> Result<Vec<Split>, Fault> {
             None => {}
         }
     }
-    for source in marked {
+    for source in marked
+        .iter()
+        .filter_map(|position| session.nodes.get(*position))
+    {
         let mut link = session.connect(source)?;
         for target in &session.nodes {
             let progress = source.progress(&source.name, &target.name);
@@ -80,7 +106,7 @@ pub(super) fn recover(session: &Session<'_>) -> Result<Vec<Split>, Fault> {
         session.step(&format!("split-unmark {}", source.name))?;
         replica::mark_split(&mut link, None)?;
     }
-    Ok(moved)
+    Ok((marked, moved))
 }
 
 fn reset(session: &Session<'_>, node: &SessionNode, link: &mut Link) -> Result<(), Fault> {
