@@ -161,11 +161,13 @@ fn four_nodes_become_eight_by_replication_while_clients_lose_nothing() {
         let pairs = [0, 1, 2, 3].map(|node| (format!("node-{node}"), format!("node-{}", node + 4)));
         let pairs: Vec<(&str, &str)> = pairs.iter().map(|(one, two)| (&**one, &**two)).collect();
         assert_eq!(splits(&plan), pairs, "{plan}");
-        // There and back, and there again: a node that was retired comes back.
+        // There and back, and there again: a node that was retired comes back. The last time movers are stopped.
+        let four = halved(&servers, 4);
         for (to, options) in [
             (Arc::clone(&eight), ReshardOptions::new()),
-            (halved(&servers, 4), ReshardOptions::new()),
+            (Arc::clone(&four), ReshardOptions::new()),
             (Arc::clone(&eight), ReshardOptions::new()),
+            (Arc::clone(&four), ReshardOptions::new()),
         ] {
             let before = operations.load(Ordering::Relaxed);
             let events = finish(&servers, &to, options);
@@ -183,6 +185,27 @@ fn four_nodes_become_eight_by_replication_while_clients_lose_nothing() {
             let is_over = threads.iter().any(|thread| thread.is_finished());
             assert!(!is_over, "a worker has failed");
         }
+        for stop in [
+            "record",
+            "fence",
+            "catch-up",
+            "publish-target",
+            "publish-source",
+            "sweep",
+        ] {
+            let stop = format!("split-{stop}");
+            let options = ReshardOptions::new().with_step_observer(move |step| {
+                !step.starts_with(&stop) || step.contains("node-0")
+            });
+            let stopped = mover(&servers, &eight, options).run(|_| {}).unwrap_err();
+            println!("{stopped}");
+            finish(&servers, &eight, ReshardOptions::new());
+            println!("finished");
+            wait_until_followed(&clients, &eight);
+            finish(&servers, &four, ReshardOptions::new());
+            wait_until_followed(&clients, &four);
+        }
+        finish(&servers, &eight, ReshardOptions::new());
         drop(end);
         for thread in threads {
             thread.join().expect("no worker has met a fault");
@@ -392,6 +415,38 @@ fn replica_that_is_lost_before_it_owns_keys_is_given_up() {
         check_servers(&servers, &four, &expected);
         check_nothing_left(&servers, at);
         finish(&servers, &two, copying());
+    }
+}
+
+#[test]
+fn fleet_that_is_emptied_during_a_split_is_empty_and_keeps_its_records() {
+    let Some(servers) = start(4) else {
+        return;
+    };
+    publish(&servers, 2);
+    let four = halved(&servers, 4);
+    let client = halving(&servers, 2).agreed().build().unwrap();
+    for at in ["announce-fence", "split-close node-0", "split-close node-1"] {
+        bystanders(&client, 300);
+        let (emptier, is_done) = (client.clone(), AtomicBool::new(false));
+        let options = ReshardOptions::new().with_step_observer(move |step| {
+            if step == at && !is_done.swap(true, Ordering::SeqCst) {
+                cmd("FLUSHALL").exec(&mut emptier.clone()).unwrap();
+                let mut set = cmd("MSET");
+                (0..100).for_each(|number| drop(set.arg(format!("new:{number}")).arg(number)));
+                set.exec(&mut emptier.clone()).unwrap();
+            }
+            true
+        });
+        let events = finish(&servers, &four, options);
+        let expected = (0..100)
+            .map(|number| (format!("new:{number}"), None))
+            .collect();
+        check_servers(&servers, &four, &expected);
+        check_nothing_left(&servers, at);
+        println!("{at}: {:?}", given_up(&events));
+        finish(&servers, &halved(&servers, 2), copying());
+        cmd("FLUSHALL").exec(&mut client.clone()).unwrap();
     }
 }
 

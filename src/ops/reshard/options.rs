@@ -14,6 +14,10 @@ type StepObserver = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 pub enum ReshardMethod {
     /// A node that takes keys from one node alone becomes a replica of that one first, and drops what is not its own later:
     /// its units are closed once, for the last bytes. All others are copied key by key.
+    ///
+    /// Until both nodes have dropped what is not their own, `DBSIZE`, `KEYS` and `SCAN` count such keys twice. The setting
+    /// `masterauth` of a new node stays if the mover is killed. Not used with a limit of
+    /// [bytes in a second](ReshardOptions::with_bytes_per_second), nor where the servers cannot do it: the plan says why.
     #[default]
     Auto,
     /// All keys are copied one by one, in small batches.

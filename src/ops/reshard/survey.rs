@@ -311,6 +311,11 @@ fn choose_splits(
         node.map_or(0, |node| node.keys)
     };
     let candidates = candidates(&plan.moves, is_added, keys_of);
+    if options.bytes_per_second.is_some() && !candidates.is_empty() {
+        let text = "no node becomes a replica first: the limit of bytes in a second holds for copies alone";
+        plan.remarks.push(text.to_owned());
+        return;
+    }
     for split in candidates {
         let side = |name: &str| {
             let node = nodes.iter().find(|node| node.name == name)?;
