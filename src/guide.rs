@@ -22,6 +22,7 @@ macro_rules! links {
          [pubsub]: crate::guide::pubsub\n\
          [record]: crate::guide::record\n\
          [replicas]: crate::guide::replicas\n\
+         [resharding]: crate::guide::resharding\n\
          [scripts]: crate::guide::scripts\n\
          [tls]: crate::guide::tls\n\
          [watching]: crate::guide::watching\n\n"
@@ -53,6 +54,7 @@ pages! {
     pubsub: "pubsub.md",
     record: "record.md",
     replicas: "replicas.md",
+    resharding: "resharding.md",
     scripts: "scripts.md",
     watching: "watching.md",
 }

@@ -833,3 +833,63 @@ fn keys_are_deleted_at_the_source_once_a_target_with_a_file_has_them() {
     let waited = swept.lock().unwrap().unwrap() - published.lock().unwrap().unwrap();
     assert!(waited.as_millis() >= 1900, "{waited:?}");
 }
+
+#[test]
+fn keys_that_are_deleted_after_a_copy_was_given_up_stay_deleted() {
+    let Some(servers) = start(2) else {
+        return;
+    };
+    let (one, other) = (rendezvous(&servers, &[0]), rendezvous(&servers, &[1]));
+    publish(&servers, &[0], &one);
+    fill(&servers, &[0], &one, 300);
+    let mut expected = all_keys(&servers, &[0], &one);
+    let stop = |step: &str| !step.starts_with("publish-target");
+    let options = ReshardOptions::new().with_step_observer(stop);
+    reshard(&servers, &other, options).run(|_| {}).unwrap_err();
+    let copied: u64 = cmd("DBSIZE").query(&mut servers.connection(1)).unwrap();
+    assert!(copied > 100, "{copied}");
+    // As if the units had been opened again.
+    for number in 0..100 {
+        let key = format!("key:{number}");
+        let () = cmd("DEL")
+            .arg(&key)
+            .query(&mut servers.connection(0))
+            .unwrap();
+        expected.remove(&key);
+    }
+    finish(&servers, &other, ReshardOptions::new());
+    assert_same(&all_keys(&servers, &[1], &other), &expected, "deleted");
+}
+
+#[test]
+fn two_movers_never_move_at_a_time() {
+    let Some(servers) = start(3) else {
+        return;
+    };
+    let (two, three) = ([0, 1], [0, 1, 2]);
+    let (from, to) = (rendezvous(&servers, &two), rendezvous(&servers, &three));
+    publish(&servers, &two, &from);
+    fill(&servers, &two, &from, 1000);
+    let before = all_keys(&servers, &two, &from);
+    let run = || loop {
+        // Each takes over from the other whenever it begins; whoever is last finishes.
+        match reshard(&servers, &to, ReshardOptions::new()).run(|_| {}) {
+            Ok(outcome) => return outcome,
+            Err(_) => std::thread::sleep(std::time::Duration::from_millis(rand_millis())),
+        }
+    };
+    std::thread::scope(|scope| {
+        let movers: Vec<_> = (0..3).map(|_| scope.spawn(run)).collect();
+        for mover in movers {
+            assert_eq!(mover.join().unwrap(), ReshardOutcome::Finished);
+        }
+    });
+    assert_same(&all_keys(&servers, &three, &to), &before, "two movers");
+}
+
+/// A pause by which movers get out of step.
+fn rand_millis() -> u64 {
+    static CALLS: AtomicUsize = AtomicUsize::new(1);
+    let call = CALLS.fetch_add(1, Ordering::Relaxed) as u64;
+    call * 97 % 400
+}

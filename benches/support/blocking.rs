@@ -3,10 +3,11 @@
 use redis::cluster::{ClusterClient, ClusterConnection, cluster_pipe};
 use redis::{Commands, Connection, ConnectionLike, Pipeline, Value, from_redis_value, pipe};
 use redis_sharding::ShardedClient;
+use redis_sharding::ops::{FleetRecord, PublishOptions};
 
 use super::cluster::Cluster;
 use super::data::{BATCH, Keys, VALUE};
-use super::fleet::{Fleet, client, connect, owner, places};
+use super::fleet::{Fleet, builder, client, connect, owner, places};
 use super::measure::{Row, Spent};
 
 /// A client in a table.
@@ -60,15 +61,18 @@ pub enum Name {
     OneNode,
     ByHand,
     Ours,
+    /// With a record on the nodes, which the client follows.
+    OursAgreed,
     OursCluster,
     Cluster,
 }
 
 impl Name {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::OneNode,
         Self::ByHand,
         Self::Ours,
+        Self::OursAgreed,
         Self::OursCluster,
         Self::Cluster,
     ];
@@ -78,6 +82,7 @@ impl Name {
             Self::OneNode => "redis-rs, one node",
             Self::ByHand => "redis-rs, four connections by hand",
             Self::Ours => "redis-sharding, four nodes",
+            Self::OursAgreed => "redis-sharding, four nodes with a record",
             Self::OursCluster => "redis-sharding, cluster of four",
             Self::Cluster => "redis-rs cluster, four masters",
         }
@@ -94,6 +99,7 @@ impl Name {
             Self::OneNode => Box::new(Plain(connect(&urls[0]))),
             Self::ByHand => Box::new(ByHand::connect(urls)),
             Self::Ours => Box::new(Plain(client(urls))),
+            Self::OursAgreed => Box::new(Plain(agreed(urls))),
             Self::OursCluster => {
                 let client = ShardedClient::cluster(urls);
                 Box::new(Plain(client.expect("seeds of a cluster")))
@@ -101,6 +107,15 @@ impl Name {
             Self::Cluster => Box::new(Masters::connect(urls)),
         }
     }
+}
+
+/// A client that follows the record of the nodes, which is published if there is none.
+fn agreed(urls: Vec<String>) -> ShardedClient {
+    let topology = client(urls.clone()).topology();
+    let record = FleetRecord::new(builder(urls.clone())).expect("plain servers");
+    let published = record.publish(&topology, PublishOptions::default());
+    published.expect("servers with this topology, or without any");
+    builder(urls).agreed().build().expect("plain servers")
 }
 
 /// A row for every contender.

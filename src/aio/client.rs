@@ -278,12 +278,11 @@ impl ShardedClient {
     /// [`Timeout`](crate::ErrorKind::Timeout) when no connection can be had.
     pub async fn dedicated(&self, keys: impl ToRedisArgs) -> Result<Dedicated, Error> {
         let keys = keys.to_redis_args();
-        let shared = self.shared.ready_async().await?;
-        let owner = shared
-            .router
-            .dedicated_owner(keys.iter().map(Vec::as_slice));
-        let (node, check) = owner?;
-        Dedicated::open(self.shared.clone(), &shared, node, check).await
+        let keys = || keys.iter().map(Vec::as_slice);
+        Dedicated::open(self.shared.clone(), |shared| {
+            shared.router.dedicated_owner(keys())
+        })
+        .await
     }
 
     /// Runs an optimistic transaction over `keys`, which must live on one node: watches them and calls

@@ -17,7 +17,7 @@ use crate::observe::{NodeObserver, Stopwatch};
 use crate::partition::NodeIndex;
 use crate::plan::{
     Answers, Attempt, Cause, DedicatedState, Exchange, ExchangeStep, Failure, KeyCheck,
-    MOVING_PAUSE, Operation, Request, RequestOutcome, Selection, Step, parse_one,
+    MOVING_PAUSE, Operation, Request, RequestOutcome, Selection, Step, is_chosen_again, parse_one,
 };
 use crate::snapshot::SnapshotHandle;
 use crate::topology::NodeRef;
@@ -49,14 +49,33 @@ pub struct Dedicated {
 }
 
 impl Dedicated {
-    /// Leases a connection to `node` within the response timeout.
+    /// Leases a connection to the node that `choose` names, within the response timeout.
     pub(super) async fn open(
+        handle: SnapshotHandle<Shared>,
+        mut choose: impl FnMut(&Shared) -> Result<(NodeIndex, KeyCheck), Error>,
+    ) -> Result<Self, Error> {
+        let ready = handle.ready_async().await?;
+        let deadline = ready.executor.deadline(BlockingTime::None);
+        drop(ready);
+        loop {
+            let shared = handle.ready_async().await?;
+            let (node, keys) = choose(&shared)?;
+            match Self::take(handle.clone(), &shared, node, keys, deadline).await {
+                Err(error) if is_chosen_again(&error) && !deadline.is_over() => {
+                    tokio::time::sleep(MOVING_PAUSE).await;
+                }
+                taken => return taken,
+            }
+        }
+    }
+
+    async fn take(
         handle: SnapshotHandle<Shared>,
         shared: &Shared,
         node: NodeIndex,
         keys: KeyCheck,
+        deadline: Deadline,
     ) -> Result<Self, Error> {
-        let deadline = shared.executor.deadline(BlockingTime::None);
         let lease = shared.executor.lease(node, deadline).await;
         let lease = lease
             .map_err(|cause| Failure::not_sent(cause).without_answer(shared.router.name(node)))?;

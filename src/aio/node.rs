@@ -65,9 +65,10 @@ impl Node {
     /// [`PoolTimeout`](crate::ErrorKind::PoolTimeout) or [`Timeout`](crate::ErrorKind::Timeout) when no
     /// connection can be made in time.
     pub async fn dedicated(&self) -> Result<Dedicated, Error> {
-        let shared = self.shared.ready_async().await?;
-        let node = shared.router.locate_node(&self.node)?;
-        Dedicated::open(self.shared.clone(), &shared, node, KeyCheck::None).await
+        Dedicated::open(self.shared.clone(), |shared| {
+            Ok((shared.router.locate_node(&self.node)?, KeyCheck::None))
+        })
+        .await
     }
 }
 

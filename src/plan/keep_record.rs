@@ -5,6 +5,8 @@
 //! sent, so this holds for every way in which the command may be sent: by itself, in a pipeline or a transaction, at a
 //! node, over a dedicated connection, through the proxy.
 
+use std::iter;
+
 use crate::command::{Args, PackedCommands};
 use crate::error::{Error, ErrorKind};
 use crate::plan::batch::NodeRequest;
@@ -105,6 +107,19 @@ impl Flush {
                 out
             }
         }
+    }
+}
+
+/// The FLUSHALL in whose place these arguments are sent. `None` for every other command.
+pub(in crate::plan) fn flushall_of<'p>(args: &[&'p [u8]]) -> Option<Args<'p>> {
+    match args {
+        [eval, script, _, flags @ ..]
+            if *script == FLUSHALL_SCRIPT.as_bytes() && eval.eq_ignore_ascii_case(b"EVAL") =>
+        {
+            let name: &[u8] = b"FLUSHALL";
+            Some(iter::once(name).chain(flags.iter().copied()).collect())
+        }
+        _ => None,
     }
 }
 

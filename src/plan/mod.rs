@@ -121,7 +121,7 @@ pub(crate) use failure::{Answers, Cause, Failure, PoolUse, ReplyBuffer, is_of_re
 pub(crate) use handle_command::{NameCommand, WatchCommand};
 pub(crate) use location::KeyLocation;
 pub(crate) use missing::Fallback;
-pub(crate) use moving::{MOVING_PAUSE, Newest};
+pub(crate) use moving::{MOVING_PAUSE, Newest, is_chosen_again};
 pub(crate) use operation::{
     CommandOperation, Operation, PipelineOperation, Request, ScriptStore, Selection, Step,
 };

@@ -10,6 +10,10 @@
 //! | are in part on the way | stays held |
 //! | are on several nodes | goes key by key if it may be split, see `key_by_key`; fails with `Moving` otherwise |
 //!
+//! A write at all nodes (FLUSHALL, FUNCTION LOAD) is for the nodes of the newest topology: it fails with `Moving` if there are
+//! others than it was planned for. FLUSHALL and FLUSHDB are sent to all again if one of them was to wait after another had
+//! it.
+//!
 //! A request without keys stays with its node, or goes to another if any may serve it. If it writes (FLUSHALL, FUNCTION
 //! LOAD), it is held while any key is on the way. MULTI ... EXEC goes, stays or fails as a whole.
 //!
@@ -25,9 +29,10 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::command::{Access, Args, CommandSpec, KeyPositions, PackedCommands, Route, Scripting};
-use crate::error::{Error, KeyText};
+use crate::error::{Error, ErrorKind, KeyText};
 use crate::partition::{NodeId, NodeIndex};
 use crate::plan::batch::{MovedTo, NodeRequest, ReplySlot, WHOLE};
+use crate::plan::keep_record::flushall_of;
 use crate::plan::key_by_key::{KeyByKey, cut, has_parts};
 use crate::plan::{Cause, ExpectedEnd, Failure, Fallback, Plan, Router, ScriptCache};
 
@@ -75,6 +80,9 @@ pub(in crate::plan) struct Placing {
 
 /// Why a step of a scan is not sent.
 const SCAN_GOES_ON: &str = "keys are being moved from now on, and the scan makes two passes over the nodes; repeat this step";
+
+/// Commands that delete the keys of a node, whichever they are.
+const DELETES_ALL_KEYS: [&str; 2] = ["FLUSHALL", "FLUSHDB"];
 
 type Keys<'p> = SmallVec<[&'p [u8]; 2]>;
 
@@ -188,6 +196,8 @@ impl Newest<'_> {
         slot: &ReplySlot,
         node: Option<NodeIndex>,
     ) -> (Fate, Keys<'p>) {
+        let original = flushall_of(args);
+        let args = original.as_deref().unwrap_or(args);
         let Ok(command) = self.router.lookup(args) else {
             return (stay(node), Keys::new());
         };
@@ -275,6 +285,12 @@ impl Newest<'_> {
                 command.name()
             ));
         }
+        if self.is_newer && is_for_all_nodes(command, slot) && self.has_added_nodes() {
+            return Fate::Refused(format!(
+                "nodes have joined the fleet since {} was planned, which are to have it too; repeat it",
+                command.name()
+            ));
+        }
         // The keys that its text shows may have moved.
         let is_script = command.scripting() == Scripting::Yes && command.route() == Route::Keys;
         // A part of a command for all nodes stays with its own, also if it is sent as a script.
@@ -298,9 +314,42 @@ impl Newest<'_> {
         self.router.is_moving() && command.is_some_and(|command| command.route() == Route::Scan)
     }
 
+    /// True if the request is the part of a single node of a command that deletes all keys, and that is sent alone. It may be
+    /// repeated, unlike FUNCTION LOAD.
+    pub(in crate::plan) fn deletes_all_keys(&self, request: &NodeRequest) -> bool {
+        let [slot] = &request.slots[..] else {
+            return false;
+        };
+        let mut args = Args::new();
+        match PackedCommands::new(&request.packed).next(&mut args) {
+            Ok(Some(_)) => {
+                let original = flushall_of(&args);
+                let command = self.router.lookup(original.as_ref().unwrap_or(&args));
+                command.is_ok_and(|command| {
+                    is_for_all_nodes(command, slot) && DELETES_ALL_KEYS.contains(&command.name())
+                })
+            }
+            _ => false,
+        }
+    }
+
+    /// True if the newest topology has nodes that the one of the plan has not.
+    fn has_added_nodes(&self) -> bool {
+        let planned = (0..=u16::MAX).map_while(|node| (self.identity)(NodeIndex::new(node)));
+        let planned: HashSet<NodeId> = planned.collect();
+        let mut nodes = self.router.topology().nodes().iter();
+        nodes.any(|node| !planned.contains(&node.id()))
+    }
+
     fn any_node(&self) -> Option<NodeIndex> {
         self.router.topology().next_living(None)
     }
+}
+
+/// True for the error of a connection that could not be taken, as its node names a newer topology than the one by which it
+/// was chosen: it is chosen again by the newest, after [`MOVING_PAUSE`].
+pub(crate) fn is_chosen_again(error: &Error) -> bool {
+    error.kind() == ErrorKind::Moving && error.is_retryable()
 }
 
 impl Router {
@@ -408,6 +457,11 @@ impl<'p> Order<'p> {
         of_these.is_all |= is_for_all;
         fate
     }
+}
+
+/// True for a command that writes at all nodes.
+fn is_for_all_nodes(command: &CommandSpec, slot: &ReplySlot) -> bool {
+    slot.access == Access::Write && matches!(command.route(), Route::All(_))
 }
 
 /// The fate of a request that stays with its node.

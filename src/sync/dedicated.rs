@@ -16,7 +16,7 @@ use crate::observe::Stopwatch;
 use crate::partition::NodeIndex;
 use crate::plan::{
     Answers, Attempt, Cause, DedicatedState, Exchange, ExchangeStep, Failure, KeyCheck,
-    MOVING_PAUSE, Operation, Request, RequestOutcome, Selection, Step, parse_one,
+    MOVING_PAUSE, Operation, Request, RequestOutcome, Selection, Step, is_chosen_again, parse_one,
 };
 use crate::snapshot::SnapshotHandle;
 use crate::sync::Shared;
@@ -45,17 +45,34 @@ pub struct Dedicated {
 }
 
 impl Dedicated {
-    /// Takes a connection to `node` out of the exclusive pool, within the response timeout.
+    /// Takes a connection to the node that `choose` names out of the exclusive pool, within the response timeout.
     pub(super) fn open(
+        handle: SnapshotHandle<Shared>,
+        mut choose: impl FnMut(&Shared) -> Result<(NodeIndex, KeyCheck), Error>,
+    ) -> Result<Self, Error> {
+        let deadline = handle.ready()?.executor.deadline(BlockingTime::None);
+        loop {
+            let shared = handle.ready()?;
+            let (node, keys) = choose(&shared)?;
+            match Self::take(handle.clone(), &shared, node, keys, &deadline) {
+                Err(error) if is_chosen_again(&error) && !deadline.is_over() => {
+                    thread::sleep(MOVING_PAUSE);
+                }
+                taken => return taken,
+            }
+        }
+    }
+
+    fn take(
         handle: SnapshotHandle<Shared>,
         shared: &Shared,
         node: NodeIndex,
         keys: KeyCheck,
+        deadline: &Deadline,
     ) -> Result<Self, Error> {
-        let deadline = shared.executor.deadline(BlockingTime::None);
         let connection = shared
             .executor
-            .take_exclusive(node, &deadline)
+            .take_exclusive(node, deadline)
             .map_err(|cause| Failure::not_sent(cause).without_answer(shared.router.name(node)))?;
         Ok(Self {
             node: shared.router.node_ref(node),

@@ -298,11 +298,14 @@ pub(super) fn begin(
     let deadline = handle.ready()?.executor.deadline(BlockingTime::None);
     let mut route = WatchRoute::default();
     loop {
-        let current = handle.ready()?;
-        let (owner, keys) = current.router.watched_node(args)?;
-        let (node, is_asking) = route.node(owner);
-        let mut connection = Dedicated::open(handle.clone(), &current, node, keys)?;
-        drop(current);
+        let mut is_asking = false;
+        let opened = Dedicated::open(handle.clone(), |shared| {
+            let (owner, keys) = shared.router.watched_node(args)?;
+            let (node, asks) = route.node(owner);
+            is_asking = asks;
+            Ok((node, keys))
+        });
+        let mut connection = opened?;
         connection.set_asking(is_asking);
         let reply = connection.req_packed_command(packed);
         match route.after(connection.state(), deadline.remaining()) {

@@ -81,6 +81,8 @@ pub struct Topology {
     seeds: Option<ClusterSeeds>,
     /// The reshard that is under way.
     moving: Option<Arc<Moving>>,
+    /// The topology while keys moved to this one.
+    former: Option<Arc<Self>>,
 }
 
 impl Topology {
@@ -119,6 +121,7 @@ impl Topology {
             cluster: None,
             seeds: None,
             moving: None,
+            former: None,
         })
     }
 

@@ -121,6 +121,25 @@ impl Topology {
         })
     }
 
+    /// Returns this topology as the one that replaces `before`, by which programs have begun to scan.
+    pub(crate) fn after(self, before: &Self) -> Self {
+        let before = Self {
+            former: None,
+            ..before.clone()
+        };
+        // Topologies that do not fit together have no scans that could go on.
+        let former = Self::while_moving(&before, &self, &ReshardView::default()).ok();
+        Self {
+            former: former.map(Arc::new),
+            ..self
+        }
+    }
+
+    /// Returns the topology while keys moved to this one, if a reshard has led here.
+    pub(crate) fn former(&self) -> Option<&Self> {
+        self.former.as_deref()
+    }
+
     /// Returns the reshard that is under way.
     #[inline]
     pub(crate) fn moving(&self) -> Option<&Arc<Moving>> {

@@ -15,6 +15,8 @@ pub mod delay_proxy;
 pub mod example_proxy;
 #[cfg(feature = "tokio-comp")]
 pub mod examples;
+#[cfg(all(feature = "tokio-comp", feature = "testing"))]
+pub mod held_reshard;
 #[cfg(feature = "tokio-comp")]
 pub mod local_proxy;
 pub mod relay;

@@ -60,19 +60,44 @@ fn keys_of_servers(servers: &Servers) -> HashMap<String, Vec<(usize, i64)>> {
     for server in 0..servers.len() {
         let mut connection = servers.connection(server);
         let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut connection).unwrap();
-        let mut expiries = redis::pipe();
-        for key in &keys {
-            expiries.cmd("PEXPIRETIME").arg(key);
-        }
-        let expiries: Vec<i64> = match keys.is_empty() {
-            true => Vec::new(),
-            false => expiries.query(&mut connection).unwrap(),
-        };
+        let expiries = expiries(&mut connection, &keys);
         for (key, expiry) in keys.into_iter().zip(expiries) {
             all.entry(key).or_default().push((server, expiry));
         }
     }
     all
+}
+
+/// When these keys expire, in milliseconds of Unix time; -1 for those that do not.
+fn expiries(connection: &mut redis::Connection, keys: &[String]) -> Vec<i64> {
+    let mut pipeline = redis::pipe();
+    for key in keys {
+        pipeline.cmd("PEXPIRETIME").arg(key);
+    }
+    if keys.is_empty() {
+        return Vec::new();
+    }
+    if let Ok(found) = pipeline.query(connection) {
+        return found;
+    }
+    // Servers before 7.0 say how long it takes until then.
+    let mut pipeline = redis::pipe();
+    pipeline.atomic().cmd("TIME");
+    for key in keys {
+        pipeline.cmd("PTTL").arg(key);
+    }
+    let (now, left): (Vec<i64>, Vec<i64>) = {
+        let mut found: Vec<redis::Value> = pipeline.query(connection).unwrap();
+        let left = found.split_off(1).into_iter().map(redis::from_redis_value);
+        let now = redis::from_redis_value(found.remove(0)).unwrap();
+        (now, left.collect::<Result<_, _>>().unwrap())
+    };
+    let now = now[0] * 1_000 + now[1] / 1_000;
+    let at = left.into_iter().map(|left| match left {
+        -1 => -1,
+        left => now + left,
+    });
+    at.collect()
 }
 
 /// Each key is at its owner alone, with its expiry, and there are no others.

@@ -1,9 +1,13 @@
 //! [`Fence`]: when no connection of an older epoch is left at a node, and what is done about those that stay.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::topology::record::{ConnectionRole, NameSuffix, RecordEpoch};
+
+/// Time after which a connection that is blocked again is taken out of its command again. Its client may not have known of
+/// this record yet, but of that of another node.
+const UNBLOCK_AGAIN: Duration = Duration::from_millis(20);
 
 /// One connection of a server, as CLIENT LIST shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,8 +34,8 @@ pub(super) struct Fence {
     started: Instant,
     /// After this time those that are left are killed.
     bound: Duration,
-    /// Connections that have been taken out of a blocking command.
-    unblocked: BTreeSet<u64>,
+    /// Connections that have been taken out of a blocking command, and when.
+    unblocked: BTreeMap<u64, Instant>,
 }
 
 /// What a fence needs next.
@@ -136,7 +140,7 @@ impl Fence {
         Self {
             started: now,
             bound,
-            unblocked: BTreeSet::new(),
+            unblocked: BTreeMap::new(),
         }
     }
 
@@ -153,12 +157,15 @@ impl Fence {
         if now.saturating_duration_since(self.started) >= self.bound {
             return FenceStep::Kill(ids(&mut behind.iter()));
         }
-        let is_new =
-            |client: &&&ServerClient| client.is_blocked() && !self.unblocked.contains(&client.id);
-        let blocked = ids(&mut behind.iter().filter(is_new));
+        let is_due = |client: &&&ServerClient| {
+            let before = self.unblocked.get(&client.id);
+            let is_due = |before: &Instant| now.saturating_duration_since(*before) >= UNBLOCK_AGAIN;
+            client.is_blocked() && before.is_none_or(is_due)
+        };
+        let blocked = ids(&mut behind.iter().filter(is_due));
         match blocked.is_empty() {
             false => {
-                self.unblocked.extend(&blocked);
+                self.unblocked.extend(blocked.iter().map(|id| (*id, now)));
                 FenceStep::Unblock(blocked)
             }
             true => FenceStep::Poll(ids(&mut behind.iter())),
@@ -222,13 +229,15 @@ id=10 addr=10.0.0.7:4 fd=9 name=cron flags=N user=backup\n";
     }
 
     #[test]
-    fn fence_unblocks_once_at_once_and_kills_last() {
+    fn fence_unblocks_at_once_and_again_after_a_pause_and_kills_last() {
         let clients = ServerClient::list(LIST);
         let (now, bound) = (Instant::now(), Duration::from_millis(500));
         let mut fence = Fence::new(now, bound);
         let behind = behind(&clients, RecordEpoch::new(3, 8), &exempt(&[]));
         assert_eq!(fence.next(now, &behind), FenceStep::Unblock(vec![5]));
         assert_eq!(fence.next(now, &behind), FenceStep::Poll(vec![3, 5, 9, 10]));
+        let again = fence.next(now + UNBLOCK_AGAIN, &behind);
+        assert_eq!(again, FenceStep::Unblock(vec![5]));
         assert_eq!(
             fence.next(now + bound, &behind[..1]),
             FenceStep::Kill(vec![3])

@@ -140,10 +140,8 @@ impl Session<'_> {
                 .iter()
                 .map(|(node, epoch)| scope.spawn(|| fence(node, *epoch)))
                 .collect();
-            let results = threads.into_iter().map(|thread| thread.join());
-            results
-                .map(|result| result.unwrap_or_else(|_| Err(panicked())))
-                .collect()
+            let mut results = threads.into_iter().map(|thread| thread.join());
+            results.try_for_each(|result| result.unwrap_or_else(|_| Err(panicked())))
         })
     }
 
@@ -261,8 +259,11 @@ impl Session<'_> {
             self.step(&format!("clean-up {}", node.name))?;
             let mut link = self.connect(node)?;
             put_back(&mut link)?;
+            if !node.is_new {
+                continue;
+            }
             let mut cursor = "0".to_owned();
-            while node.is_new {
+            loop {
                 let (next, mut keys) = scan_step(&mut link, &cursor)?;
                 keys.retain(|key| self.is_copy(key, position));
                 unlink(&mut link, keys.iter().map(|key| &**key))?;

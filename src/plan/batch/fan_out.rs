@@ -83,23 +83,13 @@ impl Batch<'_, '_> {
             .into_iter()
             .map(|node| self.router.name(node))
             .collect();
-        match &fan_out.plan {
-            Plan::Split(split) if split.merge == Merge::KeyOrder => {
+        match (&fan_out.plan, fan_out.scan_step()) {
+            (Plan::Split(split), _) if split.merge == Merge::KeyOrder => {
                 let keys = split.parts().map(|part| part.keys);
                 merge::by_key(split.key_count(), answers.into_iter().zip(keys))
             }
-            &Plan::Scan {
-                node,
-                answered,
-                is_second_pass,
-                ..
-            } => {
+            (_, Some(step)) => {
                 let value = answers.into_iter().next().map(|answer| answer.value);
-                let step = CursorStep {
-                    node,
-                    answered,
-                    is_second_pass,
-                };
                 step.after_reply(value.unwrap_or_default(), self.router)
             }
             _ => {

@@ -105,6 +105,7 @@ impl<R: ReplyBuffer> Exchange<R> {
             // They are nodes of the topology before.
             self.living = LivingNodes::none();
         }
+        self.hold_at_all_nodes(newest);
         for index in 0..self.nodes.len() {
             let is_behind = self.is_behind(index);
             let reloads = self.reloads;
@@ -133,6 +134,25 @@ impl<R: ReplyBuffer> Exchange<R> {
             self.apply(index, first, fates, newest);
         }
         self.limit_moved_blocking(newest, now);
+    }
+
+    /// Has FLUSHALL sent to all nodes again if it is held for one: keys that it was to delete may have moved from that one to
+    /// another that had it before.
+    fn hold_at_all_nodes(&mut self, newest: &Newest<'_>) {
+        let is_alone = |node: &NodeExchange<R>| newest.deletes_all_keys(&node.request);
+        if !newest.is_newer || !self.is_following() || !self.nodes.iter().all(is_alone) {
+            return;
+        }
+        if !self.nodes.iter().any(|node| node.state == State::Held) {
+            return;
+        }
+        let done = |node: &&mut NodeExchange<R>| {
+            node.state == State::Over && node.answers.failure.is_none()
+        };
+        for node in self.nodes.iter_mut().filter(done) {
+            node.answers = Answers::default();
+            node.state = State::Held;
+        }
     }
 
     /// Has the requests of one node, from number `first` on, go where their fates say.

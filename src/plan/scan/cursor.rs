@@ -22,7 +22,8 @@
 //!
 //! While a reshard moves keys there are two passes over the nodes, and the node index goes up to twice their number: a key
 //! that moves from a node that is still to be scanned to one that was scanned already is found in the second, as it moves
-//! once at most. A cursor of the time before goes on in the first pass.
+//! once at most. A cursor of the time before goes on in the first pass. One that is used once the reshard has ended begins again
+//! with the first node: from then on each key is where it stays.
 //!
 //! The check covers the fingerprint of the topology and the [`NodeId`](crate::NodeId) of the node. A cursor
 //! made for another list of nodes is refused, instead of continuing on whichever node has that index now and
@@ -159,6 +160,20 @@ impl ScanCursor {
         let topology = router.topology();
         let now = Self::unpack_for(number, Course::of(topology));
         now.or_else(|| Self::unpack_for(number, Course::of(topology.moving()?.from())))
+            .or_else(|| Self::unpack_former(number, topology))
+    }
+
+    /// The cursor with which a scan goes on that has begun before or during a reshard that has ended.
+    fn unpack_former(number: u64, topology: &Topology) -> Option<Self> {
+        let former = topology.former()?;
+        let cursor = Self::unpack_for(number, Course::of(former))
+            .or_else(|| Self::unpack_for(number, Course::of(former.moving()?.from())))?;
+        Some(Self {
+            node: first_node(topology),
+            cursor: 0,
+            is_second_pass: false,
+            ..cursor
+        })
     }
 
     fn unpack_for(number: u64, course: Course<'_>) -> Option<Self> {
@@ -381,6 +396,36 @@ mod tests {
             let cursor = ScanCursor::parse(text, &router(2));
             let begins = cursor.map(|at| (at.node.get(), at.cursor));
             assert_eq!(begins.ok(), Some((0, 0)), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn scan_that_a_reshard_has_overtaken_begins_again_with_the_first_node() {
+        let (before, to) = (router(3), over(["host:0", "host:3"]));
+        let made = |topology: Topology| {
+            let table = Cow::Borrowed(CommandTable::built_in());
+            Router::new(Arc::new(topology), table, SplitWrites::Allowed)
+        };
+        let view = crate::topology::ReshardView::default();
+        let moving = Topology::while_moving(before.topology(), to.topology(), &view).unwrap();
+        let after = made(to.topology().as_ref().clone().after(before.topology()));
+        let at = |is_second_pass| ScanCursor {
+            node: NodeIndex::new(2),
+            cursor: 77,
+            answered: true,
+            is_second_pass,
+        };
+        let begun = at(false).pack(&before).unwrap();
+        let under_way = at(true).pack(&made(moving)).unwrap();
+        for cursor in [begun, under_way] {
+            let first = ScanCursor {
+                node: NodeIndex::new(0),
+                cursor: 0,
+                ..at(false)
+            };
+            assert_eq!(parse(cursor, &after), Some(first));
+            // A client that has seen nothing of the reshard.
+            assert_eq!(parse(cursor, &to), None);
         }
     }
 

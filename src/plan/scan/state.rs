@@ -254,6 +254,9 @@ impl ScanPosition {
     /// [`Config`](ErrorKind::Config) when the position was made for another topology, even if that has the
     /// same node.
     pub(crate) fn locate(self, topology: &Topology) -> Result<NodeIndex, Error> {
+        if self.is_of_former(topology) {
+            return Ok(first_node(topology));
+        }
         let node = match topology.cluster() {
             Some(_) if self == Self::in_cluster(self.cursor) => return Ok(first_node(topology)),
             Some(_) => None,
@@ -268,6 +271,13 @@ impl ScanPosition {
             })
     }
 
+    /// True if the position is of the time before or during a reshard that has ended: the scan begins again, and finds
+    /// each key where it stays.
+    fn is_of_former(self, topology: &Topology) -> bool {
+        let former = topology.former().map(Topology::fingerprint);
+        former == Some(self.fingerprint) && former != Some(topology.fingerprint())
+    }
+
     /// The packed cursor of the SCAN that continues at this position.
     ///
     /// # Errors
@@ -278,11 +288,12 @@ impl ScanPosition {
         if router.topology().cluster().is_some() {
             return Ok(self.cursor);
         }
+        let begins_again = self.is_of_former(router.topology());
         let cursor = ScanCursor {
             node,
-            cursor: self.cursor,
-            answered: self.answered,
-            is_second_pass: self.is_second_pass,
+            cursor: if begins_again { 0 } else { self.cursor },
+            answered: self.answered && !begins_again,
+            is_second_pass: self.is_second_pass && !begins_again,
         };
         cursor.pack(router).ok_or_else(not_a_position)
     }

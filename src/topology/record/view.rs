@@ -320,7 +320,7 @@ impl RecordView {
                 .find(|other| *other != own && 2 * count(*other) > all && term(*other) >= term(own))
         });
         if let Some((topology, _)) = next.and_then(|next| self.topologies.get(&next)) {
-            self.base = topology.clone();
+            self.base = topology.clone().after(&self.base);
             self.target = None;
         }
     }
