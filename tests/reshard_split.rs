@@ -283,7 +283,6 @@ fn split_that_is_stopped_before_any_step_is_finished_by_another_run() {
         "publish-source",
         "unmark",
         "sweep",
-        "unlink",
     ] {
         let step = format!("split-{step}");
         assert!(
