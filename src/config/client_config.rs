@@ -77,7 +77,7 @@ pub(super) struct ClientOptions {
     pub(super) push_sender: Option<Arc<dyn PushSender>>,
     /// Who knows the records of the nodes, if the client follows them.
     pub(super) record_source: Option<Arc<dyn RecordSource>>,
-    /// The same, if it is one of this crate that has to be told where topologies go.
+    /// The monitor of the records, if the source is one: it has to be told where topologies go.
     pub(super) record_monitor: Option<Arc<RecordMonitor>>,
     /// Maps the addresses that Sentinels name.
     pub(super) address_map: Option<AddressMap>,
@@ -339,7 +339,7 @@ impl ClientConfig {
         self.options.server_for(info, observer, Runtime::Blocking)
     }
 
-    /// The same description, whose placement follows the records of these epochs, in node order.
+    /// The description with a placement that follows the records of these epochs, in node order.
     ///
     /// Requests carry the epoch of the placement by which they were placed, and a connection that has presented a newer
     /// one refuses them. So the epochs are those that the placement was made from, not those of the cells, which are set

@@ -125,7 +125,7 @@ pub(in crate::plan) fn flushall_of<'p>(args: &[&'p [u8]]) -> Option<Args<'p>> {
 
 fn is_flushall(args: &[&[u8]]) -> bool {
     args.first()
-        .is_some_and(|name| name.eq_ignore_ascii_case(b"FLUSHALL"))
+        .is_some_and(|name| Flush::of_command(name) == Some(Flush::All))
 }
 
 /// Appends the script with these arguments of FLUSHALL, packed.

@@ -35,6 +35,7 @@ use crate::plan::batch::{MovedTo, NodeRequest, ReplySlot, WHOLE};
 use crate::plan::keep_record::flushall_of;
 use crate::plan::key_by_key::{KeyByKey, cut, has_parts};
 use crate::plan::{Cause, ExpectedEnd, Failure, Fallback, Plan, Router, ScriptCache};
+use crate::policy::Flush;
 
 /// The pause before the topology is looked at again, for a request over a dedicated connection whose key is on the way.
 pub(crate) const MOVING_PAUSE: Duration = Duration::from_millis(2);
@@ -80,9 +81,6 @@ pub(in crate::plan) struct Placing {
 
 /// Why a step of a scan is not sent.
 const SCAN_GOES_ON: &str = "keys are being moved from now on, and the scan makes two passes over the nodes; repeat this step";
-
-/// Commands that delete the keys of a node, whichever they are.
-const DELETES_ALL_KEYS: [&str; 2] = ["FLUSHALL", "FLUSHDB"];
 
 type Keys<'p> = SmallVec<[&'p [u8]; 2]>;
 
@@ -326,7 +324,8 @@ impl Newest<'_> {
                 let original = flushall_of(&args);
                 let command = self.router.lookup(original.as_ref().unwrap_or(&args));
                 command.is_ok_and(|command| {
-                    is_for_all_nodes(command, slot) && DELETES_ALL_KEYS.contains(&command.name())
+                    is_for_all_nodes(command, slot)
+                        && Flush::of_command(command.name().as_bytes()).is_some()
                 })
             }
             _ => false,

@@ -94,7 +94,7 @@ impl Fault {
         self.kind == FaultKind::Broken
     }
 
-    /// The same failure where another attempt with new connections is no remedy: what was sent over the old ones may be
+    /// The failure where another attempt with new connections is no remedy: what was sent over the old ones may be
     /// on its way.
     pub(super) fn without_retry(self) -> Self {
         let kind = match self.kind {

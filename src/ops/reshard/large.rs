@@ -13,7 +13,7 @@ const STRING_BYTES: usize = 1 << 20;
 /// Number of elements that are copied at a time.
 const ELEMENTS: &str = "500";
 
-/// The same, as a number.
+/// [`ELEMENTS`] as a number.
 const ELEMENTS_COUNT: usize = 500;
 
 /// How the elements of a type are read and written.

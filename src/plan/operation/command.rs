@@ -125,7 +125,7 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
         }
     }
 
-    /// The same command after it was sent to its node once, with this result. It may have to go elsewhere.
+    /// The command after it was sent to its node once, with this result. It may have to go elsewhere.
     pub(crate) fn after_attempt(mut self, attempt: EarlyAttempt<R>) -> Self {
         self.exchange.set_early(attempt);
         self
