@@ -168,6 +168,9 @@ const AUTH_CODES: [&str; 2] = ["NOAUTH", "WRONGPASS"];
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
+    /// An archive or a stream of a server's data is damaged, ends early or has a form that is not known; or it cannot be
+    /// read or written.
+    Archive,
     /// The watched keys changed during each of the
     /// [`TRANSACTION_ATTEMPTS_MAX`](crate::TRANSACTION_ATTEMPTS_MAX) attempts of a transaction. None was
     /// applied.
@@ -206,7 +209,8 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind but [`Redis`](Self::Redis), which has no code word of its own.
-    const WITH_CODE: [Self; 13] = [
+    const WITH_CODE: [Self; 14] = [
+        Self::Archive,
         Self::Attempts,
         Self::Auth,
         Self::Config,
@@ -226,6 +230,7 @@ impl ErrorKind {
     /// empty for [`ErrorKind::Redis`], whose word is the server's own.
     pub fn code(self) -> &'static str {
         match self {
+            Self::Archive => "ARCHIVE",
             Self::Attempts => "ATTEMPTS",
             Self::Auth => "AUTH",
             Self::Config => "CONFIG",
@@ -262,7 +267,8 @@ impl ErrorKind {
             Self::Attempts | Self::Moving | Self::NodeDown | Self::PoolTimeout | Self::Timeout => {
                 true
             }
-            Self::Auth
+            Self::Archive
+            | Self::Auth
             | Self::Config
             | Self::CrossNode
             | Self::Partial

@@ -210,6 +210,8 @@
 
 #[cfg(feature = "tokio-comp")]
 pub mod aio;
+#[cfg(feature = "backup")]
+mod archive;
 mod blocking;
 mod cluster;
 pub mod command;
@@ -229,6 +231,8 @@ pub mod plan;
 mod policy;
 #[cfg(feature = "proxy")]
 pub mod proxy;
+#[cfg(feature = "backup")]
+mod rdb;
 mod record;
 mod replication;
 mod resp;

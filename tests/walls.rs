@@ -314,7 +314,7 @@ fn clock_check_matches_whole_words_only() {
 /// servers are reached; the proxy's sockets serve their clients through the handles of `aio`.
 fn floor(path: &str) -> Option<u8> {
     match room(path).as_str() {
-        "error" | "error.rs" | "hash" | "partition" | "resp" => Some(0),
+        "archive" | "error" | "error.rs" | "hash" | "partition" | "rdb" | "resp" => Some(0),
         "command" | "plan" | "policy" | "proxy" | "topology" => Some(1),
         "blocking" | "cluster" | "config" | "endpoint" | "observe" | "record" | "replication"
         | "sentinel" | "snapshot" => Some(2),

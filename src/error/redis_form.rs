@@ -78,7 +78,8 @@ impl Error {
                 Some(kind),
             ) => RedisForm::Io(kind),
             (
-                ErrorKind::Attempts
+                ErrorKind::Archive
+                | ErrorKind::Attempts
                 | ErrorKind::Config
                 | ErrorKind::CrossNode
                 | ErrorKind::Moving
