@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use redis::{Connection, Value, cmd};
 use redis_sharding::ops::reshard::{
-    Reshard, ReshardEvent, ReshardOptions, ReshardOutcome, ReshardRefusalKind, ReshardStage,
+    PauseOutcome, Reshard, ReshardEvent, ReshardOptions, ReshardOutcome, ReshardRefusalKind, ReshardStage,
 };
 use redis_sharding::partition::{Partitioner, Rendezvous, by_name};
 use redis_sharding::{NodeSpec, ShardedClient, Topology};
@@ -436,6 +436,82 @@ fn paused_reshard_goes_on_where_it_was() {
     assert!(status.share() > 0.0 && status.share() < 1.0, "{status}");
     finish(&servers, &to, ReshardOptions::new());
     assert_same(&all_keys(&servers, &three, &to), &before, "");
+}
+
+#[test]
+fn pause_that_was_requested_outlives_a_mover_that_is_killed_and_flushall() {
+    let Some(servers) = start(3) else {
+        return;
+    };
+    let (two, three) = ([0, 1], [0, 1, 2]);
+    let (from, to) = (rendezvous(&servers, &two), rendezvous(&servers, &three));
+    publish(&servers, &two, &from);
+    fill(&servers, &two, &from, 2000);
+    let other = reshard(&servers, &to, ReshardOptions::new());
+    let within = std::time::Duration::from_secs(20);
+    let refusal = other.request_pause(within).unwrap_err().to_string();
+    assert!(refusal.contains("under way"), "{refusal}");
+
+    let killed = ReshardOptions::new()
+        .with_sources_at_once(1)
+        .with_step_observer(|step| !step.starts_with("sweep"));
+    reshard(&servers, &to, killed).run(|_| {}).unwrap_err();
+    assert_eq!(other.request_pause(within).unwrap(), PauseOutcome::NoMover);
+    let status = other.status().unwrap();
+    assert!(status.is_paused, "{status}");
+    let nothing = reshard(&servers, &to, ReshardOptions::new()).run(|event| panic!("{event:?}"));
+    assert_eq!(nothing.unwrap(), ReshardOutcome::Paused);
+    // Emptied between two batches.
+    let client = ShardedClient::builder().topology(&from).agreed();
+    let mut client = client.build().unwrap();
+    // The first learns of the nodes that join.
+    let _: Option<String> = cmd("GET").arg("key:1").query(&mut client).unwrap();
+    let () = cmd("FLUSHALL").query(&mut client).unwrap();
+    assert!(other.status().unwrap().is_paused);
+    for number in 0..500 {
+        let mut set = cmd("SET");
+        let () = set
+            .arg(format!("key:{number}"))
+            .arg(1)
+            .query(&mut client)
+            .unwrap();
+    }
+    drop(client);
+
+    // Resumed, and paused again while it moves keys.
+    let first = AtomicBool::new(true);
+    let outcome = std::thread::scope(|scope| {
+        let (sender, begun) = std::sync::mpsc::channel();
+        let other = &other;
+        let pause = scope.spawn(move || {
+            begun.recv().unwrap();
+            other.request_pause(within)
+        });
+        let moved = reshard(&servers, &to, ReshardOptions::new().with_sources_at_once(1));
+        let outcome = moved.resume(|event| {
+            let is_batch = matches!(event, ReshardEvent::Batch { .. });
+            if is_batch && first.swap(false, Ordering::SeqCst) {
+                sender.send(()).unwrap();
+                // Until the request has arrived.
+                let end = std::time::Instant::now() + within;
+                while !other.status().unwrap().is_paused {
+                    assert!(std::time::Instant::now() < end);
+                }
+                std::thread::sleep(std::time::Duration::from_secs(1));
+            }
+        });
+        drop(moved);
+        assert_eq!(pause.join().unwrap().unwrap(), PauseOutcome::Paused);
+        outcome
+    });
+    assert_eq!(outcome.unwrap(), ReshardOutcome::Paused);
+    assert_eq!(other.resume(|_| {}).unwrap(), ReshardOutcome::Finished);
+    assert!(!other.status().unwrap().is_paused);
+    let found = all_keys(&servers, &three, &to);
+    assert_eq!(found.len(), 500);
+    for index in three {
+        assert_eq!(settings(&servers, index), SETTINGS);
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 use redis_sharding::ops::reshard::{
-    Reshard as Mover, ReshardEvent, ReshardOptions, ReshardOutcome, ReshardPlan, ReshardStage,
+    PauseOutcome, Reshard as Mover, ReshardEvent, ReshardOptions, ReshardOutcome, ReshardPlan, ReshardStage,
     ReshardStatus,
 };
 use serde_json::{Value, json};
@@ -43,6 +43,8 @@ enum Action {
     Plan(Plan),
     Run(Run),
     Status(Status),
+    Pause(Pause),
+    Resume(Resume),
     Abort(Abort),
 }
 
@@ -52,6 +54,8 @@ impl Reshard {
             Action::Plan(action) => action.run(),
             Action::Run(action) => action.run(),
             Action::Status(action) => action.run(),
+            Action::Pause(action) => action.run(),
+            Action::Resume(action) => action.0.start(true),
             Action::Abort(action) => action.run(),
         }
     }
@@ -126,8 +130,18 @@ struct Run {
     mover: MoverArgs,
 }
 
+/// Goes on with a run that was paused by `reshard pause`
+///
+/// Takes the request back that the nodes keep, and goes on as `reshard run` does.
+#[derive(Args)]
+struct Resume(#[command(flatten)] Run);
+
 impl Run {
     fn run(self) -> Result<Outcome, Failure> {
+        self.start(false)
+    }
+
+    fn start(self, is_resumed: bool) -> Result<Outcome, Failure> {
         let options = ReshardOptions::new()
             .with_sources_at_once(self.sources)
             .with_bytes_per_second(self.rate.map(|rate| rate as u64));
@@ -142,11 +156,18 @@ impl Run {
         }
         pause_on_interrupt(&mover)?;
         let mut progress = Progress::new(&plan);
-        let outcome = mover.run(|event| progress.event(&event));
+        let listener = |event| progress.event(&event);
+        let outcome = match is_resumed {
+            true => mover.resume(listener),
+            false => mover.run(listener),
+        };
         progress.bar.finish_and_clear();
         let outcome = outcome.map_err(failed)?;
         let end = match outcome {
             ReshardOutcome::Finished => "the new topology is in force",
+            ReshardOutcome::Paused if mover.status().is_ok_and(|status| status.is_paused) => {
+                "paused by `redis-sharding reshard pause`; `redis-sharding reshard resume` goes on"
+            }
             ReshardOutcome::Paused => "paused; another run goes on",
         };
         print(&format!("{}{end}\n", progress.summary()))?;
@@ -173,6 +194,33 @@ impl Status {
             false => print(&status.to_string())?,
         }
         Ok(Outcome::Fine)
+    }
+}
+
+/// Stops the mover at the next batch, from another terminal or machine
+///
+/// The nodes keep the request: no other run begins before `reshard resume`. Exit code 1 if the mover is still at work when the
+/// time is over, or none was.
+#[derive(Args)]
+struct Pause {
+    /// Number of seconds to wait for the mover
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    within: u64,
+    #[command(flatten)]
+    mover: MoverArgs,
+}
+
+impl Pause {
+    fn run(self) -> Result<Outcome, Failure> {
+        let mover = self.mover.mover(ReshardOptions::new())?;
+        let outcome = mover.request_pause(Duration::from_secs(self.within));
+        let outcome = outcome.map_err(failed)?;
+        let goes_on = match outcome {
+            PauseOutcome::Finished => "",
+            _ => "; `redis-sharding reshard resume` goes on",
+        };
+        print(&format!("{outcome}{goes_on}\n"))?;
+        Ok(Outcome::of(outcome == PauseOutcome::Paused))
     }
 }
 
@@ -324,6 +372,7 @@ fn status_json(status: &ReshardStatus) -> Value {
         "stage": format!("{:?}", status.stage),
         "share": status.share(),
         "movers": status.movers,
+        "paused": status.is_paused,
         "pairs": pairs.collect::<Vec<_>>(),
     })
 }
