@@ -295,12 +295,12 @@ impl MonitorState {
         }
     }
 
-    /// Number of losses that are known, to be taken before a node is asked.
-    pub(super) fn losses(&self) -> u64 {
-        self.view(|view| view.losses()).unwrap_or_default()
+    /// Number of doubts that are known, to be taken before a node is asked.
+    pub(super) fn doubts(&self) -> u64 {
+        self.view(|view| view.doubts()).unwrap_or_default()
     }
 
-    /// Takes in what a node has said, which was asked when so many losses were known, and has the merger look at what
+    /// Takes in what a node has said, which was asked when so many doubts were known, and has the merger look at what
     /// follows.
     pub(super) fn learn(&self, node: &str, reading: &RecordReading, asked_after: u64) {
         match self.view(|view| view.learn(node, reading, asked_after)) {
