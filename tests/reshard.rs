@@ -369,6 +369,86 @@ fn reshard_that_is_stopped_before_any_step_is_finished_by_another_run() {
 }
 
 #[test]
+fn pairs_without_keys_are_closed_together_and_finished_by_another_run() {
+    let Some(servers) = start(4) else {
+        return;
+    };
+    const KEYS: usize = 300;
+    let (three, four) = ([0, 1, 2], [0, 1, 2, 3]);
+    let (from, to) = (rendezvous(&servers, &three), rendezvous(&servers, &four));
+    publish(&servers, &three, &from);
+    fill(&servers, &three, &from, KEYS);
+    let before = all_keys(&servers, &three, &from);
+    let sides = [(&three[..], &from), (&four[..], &to)];
+    let mut side = 0;
+    for (step, number) in [
+        ("empty-close", 0),
+        ("empty-fence", 1),
+        ("empty-settle", 0),
+        ("empty-clear", 1),
+        ("empty-publish-target", 0),
+        ("empty-publish-target", 1),
+        ("empty-publish-source", 0),
+        // Nowhere.
+        ("empty", 0),
+    ] {
+        side = 1 - side;
+        let (nodes, topology) = sides[side];
+        let reached = AtomicUsize::new(0);
+        let closures = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&closures);
+        let stops = ReshardOptions::new()
+            .with_sources_at_once(1)
+            .with_step_observer(move |this| {
+                let kind = this.split(' ').next().unwrap_or_default();
+                if kind.ends_with("close") {
+                    counted.fetch_add(1, Ordering::SeqCst);
+                }
+                kind != step || reached.fetch_add(1, Ordering::SeqCst) != number
+            });
+        let outcome = reshard(&servers, topology, stops).run(|_| {});
+        assert_eq!(outcome.is_ok(), step == "empty", "{step}");
+        if step == "empty" {
+            // Three nodes to the other two at once, and the fourth to each of them.
+            assert!(closures.load(Ordering::SeqCst) <= 6, "{closures:?}");
+        }
+        finish(&servers, topology, ReshardOptions::new());
+        let found = all_keys(&servers, nodes, topology);
+        assert_same(&found, &before, &format!("stopped before {step}"));
+    }
+}
+
+#[test]
+fn key_that_is_made_for_a_pair_without_keys_moves() {
+    let Some(servers) = start(3) else {
+        return;
+    };
+    // Keys may go from each node to each, and there is none yet.
+    let all = [0, 1, 2];
+    let from = rendezvous(&servers, &all);
+    let to = topology(&servers, &all, by_name("ring/1", &[]).unwrap());
+    publish(&servers, &all, &from);
+    let url = servers.url(0);
+    let key = (0..10_000).map(|number| format!("late:{number}")).find(|key| {
+        let owner = |topology: &Topology| topology.locate(key.as_bytes()).unwrap().get();
+        owner(&from) == 0 && owner(&to) == 2
+    });
+    let key = key.unwrap();
+    let late = key.clone();
+    // Behind the scan, and before the closure.
+    let options = ReshardOptions::new().with_step_observer(move |step| {
+        if step == "empty-close a" {
+            let mut connection = redis::Client::open(&*url).unwrap().get_connection().unwrap();
+            let () = cmd("SET").arg(&late).arg("v").query(&mut connection).unwrap();
+        }
+        true
+    });
+    finish(&servers, &to, options);
+    let found = all_keys(&servers, &all, &to);
+    assert_eq!(found.keys().collect::<Vec<_>>(), [&key]);
+}
+
+#[test]
 fn aborted_reshard_leaves_everything_as_it_was() {
     let Some(servers) = start(3) else {
         return;

@@ -2,7 +2,8 @@
 //!
 //! [`Reshard`] is what an operator uses. It decides by pure parts, each with its own tests:
 //!
-//! * `batch`: the steps of a batch, and what a failure of each means; `batch_size`: how much is moved at once.
+//! * `batch`: the steps of a batch, and what a failure of each means; `batch_size`: how much is moved at once; `pace`: how long
+//!   programs are left alone in between.
 //! * `fence`: when no connection of an older epoch is left.
 //! * `records`: the records that are written; `progress`: how a pair goes on after a mover that was stopped.
 //! * `index`: which keys move where; `sweeps`: which may be deleted; `compare`: whether a copy is one.
@@ -12,7 +13,8 @@
 //!
 //! * `view`: what all nodes say before anything is changed; `survey`: the sample of their keys.
 //! * `session`: a mover with its term; `life`: claim, announcement, end.
-//! * `source`: the keys that leave one node; `batch_run`: the steps of a batch; `copy`, `large`: keys.
+//! * `source`: the keys that leave one node; `source_index`: which these are; `batch_run`: the steps of a batch; `empty_pairs`:
+//!   the same for all pairs without keys; `copy`, `large`: keys.
 //! * `pause`: a pause that was requested at the nodes.
 //! * `metrics`: counters for recorders, with the feature `metrics`; without it, `no_metrics`.
 //! * `key_events`: what a node says of new keys; `settings`: its configuration meanwhile; `link`: a connection; `fault`: why a step has failed.
@@ -24,6 +26,7 @@ mod batch_run;
 mod batch_size;
 mod compare;
 mod copy;
+mod empty_pairs;
 mod event;
 mod facts;
 mod fault;
@@ -38,6 +41,7 @@ mod metrics;
 #[cfg(not(feature = "metrics"))]
 mod no_metrics;
 mod options;
+mod pace;
 mod pause;
 mod plan;
 mod progress;
@@ -45,6 +49,7 @@ mod records;
 mod session;
 mod settings;
 mod source;
+mod source_index;
 mod status;
 mod survey;
 mod sweeps;
@@ -295,6 +300,7 @@ impl Reshard {
                 is_old: node.is_old,
                 is_new: node.is_new,
                 record: Mutex::new(record),
+                own_commands: Arc::default(),
             })
         });
         let nodes = nodes.collect::<Result<Vec<_>, Error>>()?;

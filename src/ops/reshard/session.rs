@@ -1,7 +1,7 @@
 //! [`Session`]: a mover that has claimed its term, and what it knows of every node.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -73,6 +73,8 @@ pub(super) struct SessionNode {
     pub(super) facts: ServerFacts,
     /// Locked while it is written: several pairs share a node.
     pub(super) record: Mutex<NodeRecord>,
+    /// Number of commands that this mover has sent to the node.
+    pub(super) own_commands: Arc<AtomicU64>,
 }
 
 impl<'s> Session<'s> {
@@ -124,6 +126,7 @@ impl<'s> Session<'s> {
         protocol: ProtocolVersion,
     ) -> Result<Link, Fault> {
         let mut link = Link::open(&node.endpoint, protocol, &self.name, self.limit)?;
+        link.count_in(&node.own_commands);
         // Locked first: another thread may write the record meanwhile, and what is read must not be older than that.
         let mut known = node.record.lock();
         let reading = link.record()?;

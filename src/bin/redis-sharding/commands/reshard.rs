@@ -126,6 +126,9 @@ struct Run {
     /// Number of nodes whose keys are moved at a time
     #[arg(long, value_name = "N", default_value_t = 2)]
     sources: usize,
+    /// Percentage of their commands per second that programs are to have of each node; 0 for all speed
+    #[arg(long, value_name = "PERCENT", default_value_t = 60, value_parser = clap::value_parser!(u8).range(0..=95))]
+    foreground: u8,
     #[command(flatten)]
     mover: MoverArgs,
 }
@@ -144,6 +147,7 @@ impl Run {
     fn start(self, is_resumed: bool) -> Result<Outcome, Failure> {
         let options = ReshardOptions::new()
             .with_sources_at_once(self.sources)
+            .with_foreground_share(f64::from(self.foreground) / 100.0)
             .with_bytes_per_second(self.rate.map(|rate| rate as u64));
         let mover = self.mover.mover(options)?;
         let plan = mover.plan().map_err(failed)?;
