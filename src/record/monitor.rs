@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind};
 use crate::observe::ClientEvent;
 use crate::record::merger::Merger;
 use crate::topology::Topology;
-use crate::topology::record::requests::{RecordReading, RecordTexts};
+use crate::topology::record::requests::RecordReading;
 use crate::topology::record::{
     Followed, FollowedFleet, Learned, RecordDecision, RecordEpoch, RecordProblem, RecordReply,
     RecordView, judge,
@@ -145,11 +145,6 @@ impl RecordMonitor {
             epoch: presented,
             topology: view.fingerprint(),
         };
-        let reading = |record| RecordReading {
-            record,
-            run_id: reply.run_id.clone(),
-            texts: RecordTexts::default(),
-        };
         let problem = match judge(followed, reply) {
             RecordDecision::Current => return RecordCheck::Current,
             RecordDecision::Newer(record) => {
@@ -162,7 +157,7 @@ impl RecordMonitor {
                 }
                 let is_foreign = view.is_foreign(&record);
                 // Without texts nothing can be wrong with them.
-                let _ = view.learn(node, &reading(Some(*record)), 0);
+                let _ = view.learn(node, &reply.reading(), 0);
                 match is_foreign {
                     true => return RecordCheck::Refused(other.to_string()),
                     false => return RecordCheck::Superseded,
@@ -177,7 +172,7 @@ impl RecordMonitor {
             return RecordCheck::Current;
         }
         if !matches!(problem, RecordProblem::Unreadable(_)) {
-            let _ = view.learn(node, &reading(reply.parsed()), 0);
+            let _ = view.learn(node, &reply.reading(), 0);
         }
         RecordCheck::Refused(problem.to_string())
     }
