@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use redis::{Connection, Value, cmd};
 use redis_sharding::ops::reshard::{
-    PauseOutcome, Reshard, ReshardEvent, ReshardOptions, ReshardOutcome, ReshardRefusalKind, ReshardStage,
+    PauseOutcome, Reshard, ReshardEvent, ReshardOptions, ReshardOutcome, ReshardRefusalKind,
+    ReshardStage,
 };
 use redis_sharding::partition::{Partitioner, Rendezvous, by_name};
 use redis_sharding::{NodeSpec, ShardedClient, Topology};
@@ -434,17 +435,26 @@ fn key_that_is_made_for_a_pair_without_keys_moves() {
     let to = topology(&servers, &all, by_name("ring/1", &[]).unwrap());
     publish(&servers, &all, &from);
     let url = servers.url(0);
-    let key = (0..10_000).map(|number| format!("late:{number}")).find(|key| {
-        let owner = |topology: &Topology| topology.locate(key.as_bytes()).unwrap().get();
-        owner(&from) == 0 && owner(&to) == 2
-    });
+    let key = (0..10_000)
+        .map(|number| format!("late:{number}"))
+        .find(|key| {
+            let owner = |topology: &Topology| topology.locate(key.as_bytes()).unwrap().get();
+            owner(&from) == 0 && owner(&to) == 2
+        });
     let key = key.unwrap();
     let late = key.clone();
     // Behind the scan, and before the closure.
     let options = ReshardOptions::new().with_step_observer(move |step| {
         if step == "empty-close a" {
-            let mut connection = redis::Client::open(&*url).unwrap().get_connection().unwrap();
-            let () = cmd("SET").arg(&late).arg("v").query(&mut connection).unwrap();
+            let mut connection = redis::Client::open(&*url)
+                .unwrap()
+                .get_connection()
+                .unwrap();
+            let () = cmd("SET")
+                .arg(&late)
+                .arg("v")
+                .query(&mut connection)
+                .unwrap();
         }
         true
     });
@@ -1193,10 +1203,18 @@ fn expiries_are_kept_where_the_clock_of_the_target_differs() {
         drop(connection);
         let url = servers.url(0);
         let options = ReshardOptions::new().with_step_observer(move |step| {
-            let own = || redis::Client::open(&*url).unwrap().get_connection().unwrap();
+            let own = || {
+                redis::Client::open(&*url)
+                    .unwrap()
+                    .get_connection()
+                    .unwrap()
+            };
             if step.starts_with("close") {
                 let mut set = cmd("SET");
-                let () = set.arg(&["brief", "v", "PX", "1500"]).query(&mut own()).unwrap();
+                let () = set
+                    .arg(&["brief", "v", "PX", "1500"])
+                    .query(&mut own())
+                    .unwrap();
             }
             if step.starts_with("compare") {
                 let mut own = own();

@@ -140,7 +140,12 @@ mod tests {
     #[test]
     fn scripts_name_the_key_that_flushall_keeps() {
         let key = "'redis-sharding:reshard-pause'";
-        for script in [READ, REQUEST, CLEAR, crate::topology::record::FLUSHALL_SCRIPT] {
+        for script in [
+            READ,
+            REQUEST,
+            CLEAR,
+            crate::topology::record::FLUSHALL_SCRIPT,
+        ] {
             assert!(script.contains(key), "{script}");
         }
     }

@@ -127,7 +127,10 @@ impl View {
     /// True if a node has been told that this reshard is to pause.
     pub(super) fn is_paused(&self) -> bool {
         let to = Some(self.to.fingerprint());
-        let mut replies = self.nodes.iter().filter_map(|node| node.reply.as_ref().ok());
+        let mut replies = self
+            .nodes
+            .iter()
+            .filter_map(|node| node.reply.as_ref().ok());
         replies.any(|reply| reply.pause == to)
     }
 

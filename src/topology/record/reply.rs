@@ -83,7 +83,12 @@ mod tests {
         let all = RecordReply::of(&Value::Array(items)).unwrap();
         assert_eq!(all.texts.topology.as_deref(), Some("t"));
         let odd = Value::Array(vec![bulk("text"), bulk("r"), Value::Int(1)]);
-        for other in [Value::Nil, Value::Array(vec![bulk("text")]), bulk("text"), odd] {
+        for other in [
+            Value::Nil,
+            Value::Array(vec![bulk("text")]),
+            bulk("text"),
+            odd,
+        ] {
             assert_eq!(RecordReply::of(&other), None);
         }
     }

@@ -144,7 +144,10 @@ impl RecordView {
             let node = self.nodes.get(name);
             let record = node.and_then(|node| node.record.as_ref());
             let names_it = record.is_some_and(|record| record.topology == fingerprint);
-            (names_it, node.is_some_and(|node| node.asked_after >= self.doubts))
+            (
+                names_it,
+                node.is_some_and(|node| node.asked_after >= self.doubts),
+            )
         };
         let (all, mut named, mut unasked) = (self.base.nodes().len(), 0, 0);
         for name in nodes {

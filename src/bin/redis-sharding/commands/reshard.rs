@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 use redis_sharding::ops::reshard::{
-    PauseOutcome, Reshard as Mover, ReshardEvent, ReshardOptions, ReshardOutcome, ReshardPlan, ReshardStage,
-    ReshardStatus,
+    PauseOutcome, Reshard as Mover, ReshardEvent, ReshardOptions, ReshardOutcome, ReshardPlan,
+    ReshardStage, ReshardStatus,
 };
 use serde_json::{Value, json};
 
