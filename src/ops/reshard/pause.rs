@@ -14,7 +14,7 @@ use super::link::{Link, text_of};
 use super::records::Stage;
 use super::view::View;
 use crate::error::Error;
-use crate::topology::record::RECORD_DB;
+use crate::topology::record::{ConnectionRole, NameSuffix, RECORD_DB, RecordEpoch};
 
 /// Returns the fingerprint of the topology to which the reshard is to pause.
 const READ: &str =
@@ -90,8 +90,15 @@ pub(super) fn request(view: &mut View, id: &str, within: Duration) -> Result<Pau
         }
     }
     let to = format!("{:016x}", view.to.fingerprint());
+    let suffix = NameSuffix {
+        role: ConnectionRole::Monitor,
+        epoch: RecordEpoch::default(),
+    };
     for node in &mut view.nodes {
         let reply = node.reply.as_mut().map_err(|error| error.clone())?;
+        // From here on it looks, and no fence of the mover has to wait for it.
+        let name = format!("{id}{suffix}");
+        reply.link.words(&["CLIENT", "SETNAME", &name])?;
         reply
             .link
             .call(&[b"EVAL", REQUEST.as_bytes(), b"0", to.as_bytes()])?;
