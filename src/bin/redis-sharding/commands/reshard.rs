@@ -55,7 +55,7 @@ impl Reshard {
             Action::Run(action) => action.run(),
             Action::Status(action) => action.run(),
             Action::Pause(action) => action.run(),
-            Action::Resume(action) => action.0.start(true),
+            Action::Resume(action) => action.run.start(true),
             Action::Abort(action) => action.run(),
         }
     }
@@ -137,7 +137,10 @@ struct Run {
 ///
 /// Takes the request back that the nodes keep, and goes on as `reshard run` does.
 #[derive(Args)]
-struct Resume(#[command(flatten)] Run);
+struct Resume {
+    #[command(flatten)]
+    run: Run,
+}
 
 impl Run {
     fn run(self) -> Result<Outcome, Failure> {
