@@ -799,7 +799,7 @@ fn keys_are_tracked_where_the_configuration_may_not_be_changed() {
 fn move_while_keys_change(servers: Servers) {
     let (one, other) = (rendezvous(&servers, &[0]), rendezvous(&servers, &[1]));
     publish(&servers, &[0], &one);
-    fill(&servers, &[0], &one, 60);
+    fill(&servers, &[0], &one, 400);
     let servers = Arc::new(servers);
     let source = std::sync::Mutex::new(follower(&servers, 0));
     let calls = Arc::new(AtomicUsize::new(0));
