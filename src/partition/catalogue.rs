@@ -460,9 +460,9 @@ mod tests {
             Arc::new(
                 NodeHashring::new()
                     .with_algorithm(NodeHashringAlgorithm::Sha1)
-                    .with_vnode_count(50)
+                    .with_labels(50)
                     .with_replicas(5)
-                    .with_vnodes_as_weights()
+                    .with_labels_as_weights()
                     .with_default_port(6379),
             ),
             Arc::new(PhpRedis::range().with_hash_tag(HashTag::None)),
@@ -479,7 +479,7 @@ mod tests {
             ),
             Arc::new(Twemproxy::modula().with_hash(TwemproxyHash::Crc16)),
             Arc::new(Uhashring::ketama()),
-            Arc::new(Uhashring::with_vnodes(40)),
+            Arc::new(Uhashring::with_points(40)),
         ];
         let nodes = weighted(&[1; 5]);
         for preset in all {

@@ -20,7 +20,7 @@ use crate::partition::NodeSpec;
 ///   functions in place of a digest.
 /// - **Nodes**: the string as it was given, usually `host:port`.
 /// - **Weights**: relative, in 64-bit floating point, rounded down; a node can end up without a point. Where the servers
-///   were given with `vnodes` of their own: [`with_vnodes_as_weights`](Self::with_vnodes_as_weights).
+///   were given with `vnodes` of their own: [`with_labels_as_weights`](Self::with_labels_as_weights).
 /// - **Tag**: none.
 /// - **While nodes are out**: as after `remove` of these servers: the ring is that of the others. hashring itself takes none
 ///   out.
@@ -41,7 +41,7 @@ use crate::partition::NodeSpec;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeHashring {
     algorithm: NodeHashringAlgorithm,
-    vnode_count: u32,
+    labels: u32,
     replicas: u32,
     weights: Weights,
     default_port: Option<u16>,
@@ -65,7 +65,7 @@ named! {
         /// Parts of the whole.
         Relative = "relative",
         /// Numbers of labels.
-        Vnodes = "vnodes",
+        Labels = "labels",
     }
 }
 
@@ -93,7 +93,7 @@ impl NodeHashring {
     pub const fn new() -> Self {
         Self {
             algorithm: NodeHashringAlgorithm::Md5,
-            vnode_count: 40,
+            labels: 40,
             replicas: 4,
             weights: Weights::Relative,
             default_port: None,
@@ -109,8 +109,8 @@ impl NodeHashring {
 
     /// The option `vnode count`, from 1 to 1024. Defaults to 40.
     #[must_use]
-    pub const fn with_vnode_count(mut self, count: u32) -> Self {
-        self.vnode_count = count;
+    pub const fn with_labels(mut self, labels: u32) -> Self {
+        self.labels = labels;
         self
     }
 
@@ -124,8 +124,8 @@ impl NodeHashring {
 
     /// The weight of a node is the number of its labels: for servers that were given as `{ vnodes: NUMBER }`.
     #[must_use]
-    pub const fn with_vnodes_as_weights(mut self) -> Self {
-        self.weights = Weights::Vnodes;
+    pub const fn with_labels_as_weights(mut self) -> Self {
+        self.weights = Weights::Labels;
         self
     }
 
@@ -147,8 +147,8 @@ impl NodeHashring {
                 values: OptionValues::OneOf(NodeHashringAlgorithm::NAMES),
             },
             OptionInfo {
-                name: "vnode-count",
-                meaning: "how many labels a node of average weight has",
+                name: "labels",
+                meaning: "vnode count, how many labels a node of average weight has",
                 default: Some("40"),
                 values: OptionValues::Number {
                     min: 1,
@@ -185,7 +185,7 @@ impl NodeHashring {
         };
         Ok(Self {
             algorithm: given.read("algorithm", NodeHashringAlgorithm::from_name)?,
-            vnode_count: given.number("vnode-count")?,
+            labels: given.number("labels")?,
             replicas: given.number("replicas")?,
             weights: given.read("weights", Weights::from_name)?,
             default_port: given.read("default-port", port)?,
@@ -194,29 +194,29 @@ impl NodeHashring {
 
     fn check(&self, nodes: &[NodeSpec]) -> Result<(), PlacementError> {
         check_names(nodes)?;
-        in_bounds("vnode-count", self.vnode_count, 1, POINTS_PER_WEIGHT_MAX)?;
+        in_bounds("labels", self.labels, 1, POINTS_PER_WEIGHT_MAX)?;
         in_bounds("replicas", self.replicas, 1, self.algorithm.words())?;
         let heaviest = match self.weights {
             Weights::Relative => u32::MAX,
-            Weights::Vnodes => WEIGHTS_MAX,
+            Weights::Labels => WEIGHTS_MAX,
         };
         check_total(nodes, heaviest)
     }
 
     /// Number of labels of a node, in the order of JavaScript's operations.
-    fn labels(&self, node: &NodeSpec, nodes: &[NodeSpec]) -> u32 {
+    fn labels_of(&self, node: &NodeSpec, nodes: &[NodeSpec]) -> u32 {
         let own = node.weight().get();
         let (weight, total) = match self.weights {
             // All servers weigh one. A number that is that of all others does not count as the server's own.
-            Weights::Vnodes if own == self.vnode_count => (1, nodes.len() as u64),
-            Weights::Vnodes => return own,
+            Weights::Labels if own == self.labels => (1, nodes.len() as u64),
+            Weights::Labels => return own,
             Weights::Relative => {
                 let weights = nodes.iter().map(|node| u64::from(node.weight().get()));
                 (own, weights.sum())
             }
         };
         let part = f64::from(weight) / total as f64;
-        (part * f64::from(self.vnode_count) * nodes.len() as f64) as u32
+        (part * f64::from(self.labels) * nodes.len() as f64) as u32
     }
 
     fn text<'n>(&self, node: &'n NodeSpec) -> Cow<'n, str> {
@@ -242,7 +242,7 @@ impl Partitioner for NodeHashring {
         let port = self.default_port.map(|port| port.to_string());
         words([
             ("algorithm", self.algorithm.name()),
-            ("vnode-count", &self.vnode_count.to_string()),
+            ("labels", &self.labels.to_string()),
             ("replicas", &self.replicas.to_string()),
             ("weights", self.weights.name()),
             ("default-port", port.as_deref().unwrap_or(NO_PORT)),
@@ -251,8 +251,8 @@ impl Partitioner for NodeHashring {
 
     fn place(&self, nodes: &[NodeSpec]) -> Result<Box<dyn Placement>, PlacementError> {
         self.check(nodes)?;
-        let labelled =
-            indexed(nodes).map(|(index, node)| (index, self.text(node), self.labels(node, nodes)));
+        let labelled = indexed(nodes)
+            .map(|(index, node)| (index, self.text(node), self.labels_of(node, nodes)));
         let replicas = self.replicas as usize;
         let spec = RingSpec::new().with_key_hash(self.algorithm.key_hash());
         match self.algorithm {
@@ -287,13 +287,13 @@ mod tests {
     fn node_hashring_labels_are_rounded_down() {
         let labels = |ring: &NodeHashring, weights: &[u32]| {
             let nodes = weighted(weights);
-            let labels = nodes.iter().map(|node| ring.labels(node, &nodes));
+            let labels = nodes.iter().map(|node| ring.labels_of(node, &nodes));
             labels.collect::<Vec<_>>()
         };
         let ring = NodeHashring::new();
         assert_eq!(labels(&ring, &[100, 50, 1]), [79, 39, 0]);
         assert_eq!(labels(&ring, &[1; 5]), [40; 5]);
-        let own = ring.with_vnodes_as_weights();
+        let own = ring.with_labels_as_weights();
         assert_eq!(labels(&own, &[50, 100, 40, 150]), [50, 100, 40, 150]);
     }
 

@@ -34,7 +34,7 @@ pub struct Uhashring {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Points {
-    Md5 { vnodes: u32 },
+    Md5 { per_weight: u32 },
     Ketama,
 }
 
@@ -42,14 +42,14 @@ impl Uhashring {
     /// `HashRing(nodes)`: 160 points per unit of weight, the whole MD5 of each label.
     pub const fn new() -> Self {
         Self {
-            points: Points::Md5 { vnodes: 160 },
+            points: Points::Md5 { per_weight: 160 },
         }
     }
 
     /// `HashRing(nodes, vnodes=...)`: that many points per unit of weight, from 1 to 1024.
-    pub const fn with_vnodes(vnodes: u32) -> Self {
+    pub const fn with_points(points: u32) -> Self {
         Self {
-            points: Points::Md5 { vnodes },
+            points: Points::Md5 { per_weight: points },
         }
     }
 
@@ -64,15 +64,15 @@ impl Uhashring {
         name: "uhashring/1",
         summary: "uhashring by default: MD5 ring over names",
         options: &[OptionInfo {
-            name: "vnodes",
-            meaning: "how many points a node has per unit of weight",
+            name: "points",
+            meaning: "vnodes, how many points a node has per unit of weight",
             default: Some("160"),
             values: OptionValues::Number {
                 min: 1,
                 max: POINTS_PER_WEIGHT_MAX as u64,
             },
         }],
-        make: |given| Ok(Arc::new(Self::with_vnodes(given.number("vnodes")?))),
+        make: |given| Ok(Arc::new(Self::with_points(given.number("points")?))),
     };
 
     pub(in super::super) const KETAMA: PartitionerInfo = PartitionerInfo {
@@ -100,7 +100,7 @@ impl Partitioner for Uhashring {
 
     fn options(&self) -> Vec<(String, String)> {
         match self.points {
-            Points::Md5 { vnodes } => words([("vnodes", &vnodes.to_string())]),
+            Points::Md5 { per_weight } => words([("points", &per_weight.to_string())]),
             Points::Ketama => Vec::new(),
         }
     }
@@ -108,10 +108,10 @@ impl Partitioner for Uhashring {
     fn place(&self, nodes: &[NodeSpec]) -> Result<Box<dyn Placement>, PlacementError> {
         let spec = RingSpec::new().with_direction(Direction::After);
         match self.points {
-            Points::Md5 { vnodes } => {
-                in_bounds("vnodes", vnodes, 1, POINTS_PER_WEIGHT_MAX)?;
+            Points::Md5 { per_weight } => {
+                in_bounds("points", per_weight, 1, POINTS_PER_WEIGHT_MAX)?;
                 let spec = spec
-                    .with_points_per_weight(vnodes)
+                    .with_points_per_weight(per_weight)
                     .with_label_hash(KeyHash::Md5Wide)
                     .with_key_hash(KeyHash::Md5Wide)
                     .with_ties(Ties::LastNode);
