@@ -309,8 +309,8 @@ static ENTRIES: &[PartitionerInfo] = &[
 #[cfg(test)]
 mod tests {
     use super::super::peers::{
-        EnvoyPointHash, JedisHashing, LibmemcachedHash, NodeHashringAlgorithm, PhpAlgorithm,
-        TwemproxyHash,
+        EnvoyPointHash, JedisHashing, LibmemcachedHash, NodeHashringAlgorithm, NodeHashringWeights,
+        PhpAlgorithm, TwemproxyHash,
     };
     use super::super::testing::weighted;
     use super::super::{BytesTable, Direction, NumericTable, PointLabel, RingSpec};
@@ -462,7 +462,7 @@ mod tests {
                     .with_algorithm(NodeHashringAlgorithm::Sha1)
                     .with_labels(50)
                     .with_replicas(5)
-                    .with_labels_as_weights()
+                    .with_weights(NodeHashringWeights::Labels)
                     .with_default_port(6379),
             ),
             Arc::new(PhpRedis::range().with_hash_tag(HashTag::None)),

@@ -59,7 +59,7 @@ impl DjangoRedis {
     /// such as `%20` for a space, and as it was when the keys were placed: a client may connect with another.
     ///
     /// [`options`](Partitioner::options) do not have it, only 16 bits of a hash of it, so that fingerprints of two
-    /// passwords differ. So [`by_name`](super::super::by_name) cannot make this rule: a topology as text is read with
+    /// passwords differ. So [`by_name`](crate::partition::by_name) cannot make this rule: a topology as text is read with
     /// [`Topology::parse_with`](crate::Topology::parse_with).
     #[must_use]
     pub fn with_password(mut self, password: impl Into<String>) -> Self {

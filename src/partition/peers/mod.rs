@@ -87,7 +87,7 @@ pub use go_redis::GoRedis;
 pub use jedis::{Jedis, JedisHashing};
 pub use libmemcached::{Libmemcached, LibmemcachedHash};
 pub use nginx::Nginx;
-pub use node_hashring::{NodeHashring, NodeHashringAlgorithm};
+pub use node_hashring::{NodeHashring, NodeHashringAlgorithm, NodeHashringWeights};
 pub use php_redis::{PhpAlgorithm, PhpRedis};
 pub use predis::Predis;
 pub use py_hashring::PyHashring;

@@ -20,7 +20,7 @@ use crate::partition::NodeSpec;
 ///   functions in place of a digest.
 /// - **Nodes**: the string as it was given, usually `host:port`.
 /// - **Weights**: relative, in 64-bit floating point, rounded down; a node can end up without a point. Where the servers
-///   were given with `vnodes` of their own: [`with_labels_as_weights`](Self::with_labels_as_weights).
+///   were given with `vnodes` of their own: [`NodeHashringWeights::Labels`].
 /// - **Tag**: none.
 /// - **While nodes are out**: as after `remove` of these servers: the ring is that of the others. hashring itself takes none
 ///   out.
@@ -43,7 +43,7 @@ pub struct NodeHashring {
     algorithm: NodeHashringAlgorithm,
     labels: u32,
     replicas: u32,
-    weights: Weights,
+    weights: NodeHashringWeights,
     default_port: Option<u16>,
 }
 
@@ -60,11 +60,11 @@ named! {
 }
 
 named! {
-    /// What the weights of nodes are.
-    pub enum Weights {
-        /// Parts of the whole.
+    /// What the weights of nodes are on the ring of npm's `hashring`.
+    pub enum NodeHashringWeights {
+        /// Parts of the whole, for servers that were given as `NAME: WEIGHT`, or as `NAME: { weight: WEIGHT }`.
         Relative = "relative",
-        /// Numbers of labels.
+        /// Numbers of labels, for servers that were given as `NAME: { vnodes: NUMBER }`.
         Labels = "labels",
     }
 }
@@ -95,7 +95,7 @@ impl NodeHashring {
             algorithm: NodeHashringAlgorithm::Md5,
             labels: 40,
             replicas: 4,
-            weights: Weights::Relative,
+            weights: NodeHashringWeights::Relative,
             default_port: None,
         }
     }
@@ -122,10 +122,10 @@ impl NodeHashring {
         self
     }
 
-    /// The weight of a node is the number of its labels: for servers that were given as `{ vnodes: NUMBER }`.
+    /// What the weights of the nodes are. Defaults to [`NodeHashringWeights::Relative`].
     #[must_use]
-    pub const fn with_labels_as_weights(mut self) -> Self {
-        self.weights = Weights::Labels;
+    pub const fn with_weights(mut self, weights: NodeHashringWeights) -> Self {
+        self.weights = weights;
         self
     }
 
@@ -165,7 +165,7 @@ impl NodeHashring {
                 name: "weights",
                 meaning: "whether weights are parts of the whole or numbers of labels",
                 default: Some("relative"),
-                values: OptionValues::OneOf(Weights::NAMES),
+                values: OptionValues::OneOf(NodeHashringWeights::NAMES),
             },
             OptionInfo {
                 name: "default-port",
@@ -187,7 +187,7 @@ impl NodeHashring {
             algorithm: given.read("algorithm", NodeHashringAlgorithm::from_name)?,
             labels: given.number("labels")?,
             replicas: given.number("replicas")?,
-            weights: given.read("weights", Weights::from_name)?,
+            weights: given.read("weights", NodeHashringWeights::from_name)?,
             default_port: given.read("default-port", port)?,
         })
     }
@@ -197,8 +197,8 @@ impl NodeHashring {
         in_bounds("labels", self.labels, 1, POINTS_PER_WEIGHT_MAX)?;
         in_bounds("replicas", self.replicas, 1, self.algorithm.words())?;
         let heaviest = match self.weights {
-            Weights::Relative => u32::MAX,
-            Weights::Labels => WEIGHTS_MAX,
+            NodeHashringWeights::Relative => u32::MAX,
+            NodeHashringWeights::Labels => WEIGHTS_MAX,
         };
         check_total(nodes, heaviest)
     }
@@ -208,9 +208,9 @@ impl NodeHashring {
         let own = node.weight().get();
         let (weight, total) = match self.weights {
             // All servers weigh one. A number that is that of all others does not count as the server's own.
-            Weights::Labels if own == self.labels => (1, nodes.len() as u64),
-            Weights::Labels => return own,
-            Weights::Relative => {
+            NodeHashringWeights::Labels if own == self.labels => (1, nodes.len() as u64),
+            NodeHashringWeights::Labels => return own,
+            NodeHashringWeights::Relative => {
                 let weights = nodes.iter().map(|node| u64::from(node.weight().get()));
                 (own, weights.sum())
             }
@@ -293,7 +293,7 @@ mod tests {
         let ring = NodeHashring::new();
         assert_eq!(labels(&ring, &[100, 50, 1]), [79, 39, 0]);
         assert_eq!(labels(&ring, &[1; 5]), [40; 5]);
-        let own = ring.with_labels_as_weights();
+        let own = ring.with_weights(NodeHashringWeights::Labels);
         assert_eq!(labels(&own, &[50, 100, 40, 150]), [50, 100, 40, 150]);
     }
 
