@@ -541,7 +541,7 @@ mod tests {
         );
         assert_eq!(
             refusal("ring/1", &[("direction", "left")]),
-            "direction of ring/1 is \"left\", but must be at-or-after, at-or-before"
+            "direction of ring/1 is \"left\", but must be at-or-after, at-or-before, after"
         );
         for value in ["", "+1", "1.0", "99999999999999999999"] {
             assert_eq!(
