@@ -275,7 +275,7 @@ fn topologies_in_the_docs_are_parsed() {
     let texts: Vec<&str> = texts
         .map(|rest| rest.split_once("```").unwrap().0)
         .collect();
-    assert_eq!(texts.len(), 2);
+    assert_eq!(texts.len(), 3);
     for text in texts {
         let topology = Topology::parse(text).unwrap();
         assert!(topology.nodes().iter().all(NodeSpec::is_named));
