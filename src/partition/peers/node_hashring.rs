@@ -22,6 +22,7 @@ use crate::partition::NodeSpec;
 /// - **Weights**: relative, in 64-bit floating point, rounded down; a node can end up without a point. Where the servers
 ///   were given with `vnodes` of their own: [`NodeHashringWeights::Labels`].
 /// - **Tag**: none.
+/// - **Skew**: for eight nodes the largest has on average 1.11 times its share, at worst 1.21.
 /// - **While nodes are out**: as after `remove` of these servers: the ring is that of the others. hashring itself takes none
 ///   out.
 /// - **Undefined in the original**: nothing. Of equal points the first server has it.
