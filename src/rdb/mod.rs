@@ -11,8 +11,10 @@
 //!   its lengths, `kinds` has the numbers of types and opcodes.
 //! * `writer`: an RDB file that servers load.
 //! * `payload`: what `DUMP` returns and `RESTORE` takes.
+//! * `bytes`: lengths, strings and numbers in a slice.
 //! * `version`: the versions of the format; `crc64`: the checksum.
 
+pub(crate) mod bytes;
 mod crc64;
 mod input;
 mod kinds;
@@ -147,4 +149,13 @@ pub(crate) enum RdbError {
     /// What takes the bytes of a value failed.
     #[error("the bytes of the RDB cannot be written: {0}")]
     Write(#[source] io::Error),
+}
+
+impl From<bytes::Malformed> for RdbError {
+    fn from(malformed: bytes::Malformed) -> Self {
+        Self::Malformed {
+            offset: malformed.at,
+            what: malformed.what,
+        }
+    }
 }

@@ -2,6 +2,7 @@
 //! checksum of all that.
 
 use super::RdbError;
+use super::bytes::write_string;
 use super::crc64::crc64;
 use super::kinds::opcode;
 use super::version::RdbVersion;
@@ -50,8 +51,7 @@ pub(crate) fn functions_payload(sources: &[Vec<u8>], version: RdbVersion) -> Vec
     let mut payload = Vec::new();
     for source in sources {
         payload.push(opcode::FUNCTION);
-        write_length(&mut payload, source.len() as u64);
-        payload.extend_from_slice(source);
+        write_string(&mut payload, source);
     }
     write_footer(&mut payload, 0, version);
     payload
@@ -62,19 +62,4 @@ fn write_footer(into: &mut Vec<u8>, start: usize, version: RdbVersion) {
     into.extend_from_slice(&version.0.to_le_bytes());
     let checksum = crc64(into.get(start..).unwrap_or_default());
     into.extend_from_slice(&checksum.to_le_bytes());
-}
-
-/// Writes a length in its shortest form.
-pub(super) fn write_length(into: &mut Vec<u8>, length: u64) {
-    if let Ok(length @ 0..64) = u8::try_from(length) {
-        into.push(length);
-    } else if let Ok(length @ 0..0x4000) = u16::try_from(length) {
-        into.extend_from_slice(&(0x4000 | length).to_be_bytes());
-    } else if let Ok(length) = u32::try_from(length) {
-        into.push(0x80);
-        into.extend_from_slice(&length.to_be_bytes());
-    } else {
-        into.push(0x81);
-        into.extend_from_slice(&length.to_be_bytes());
-    }
 }

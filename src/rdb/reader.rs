@@ -2,10 +2,11 @@
 
 use std::io::Read;
 
+use super::bytes::{self, Length};
 use super::input::Input;
 use super::kinds::{self, Layout, opcode};
 use super::version::{Family, HEAD_LENGTH, RdbVersion};
-use super::walk::{Length, Sink, Walk, special};
+use super::walk::{Sink, Walk, special};
 use super::{Access, KeyInfo, RdbError};
 
 /// The longest string that is held in memory: keys, libraries of functions, facts. Servers take none that is longer.
@@ -325,15 +326,16 @@ impl<R: Read> RdbReader<R> {
         };
         let mut walk = self.walk();
         let integer = match walk.length()? {
-            Length::Number(length) => return walk.take(bounded(length)?),
+            Length::Plain(length) => return walk.take(bounded(length)?),
             Length::Special(special::INT8) => i32::from(i8::from_le_bytes(walk.bytes()?)),
             Length::Special(special::INT16) => i32::from(i16::from_le_bytes(walk.bytes()?)),
             Length::Special(special::INT32) => i32::from_le_bytes(walk.bytes()?),
             Length::Special(special::LZF) => {
                 let compressed = bounded(walk.number()?)?;
-                let length = bounded(walk.number()?)?;
-                let bytes = walk.take(compressed)?;
-                return decompress(&bytes, length)
+                let length = walk.number()?;
+                bounded(length)?;
+                let packed = walk.take(compressed)?;
+                return bytes::inflate(&packed, length)
                     .ok_or_else(|| walk.malformed("a compressed string does not unpack"));
             }
             Length::Special(_) => return Err(walk.malformed("a string has an unknown form")),
@@ -359,9 +361,4 @@ fn module_name(id: u64) -> String {
         char::from(byte)
     };
     (0..9).rev().map(character).collect()
-}
-
-/// Unpacks LZF.
-fn decompress(_bytes: &[u8], _length: usize) -> Option<Vec<u8>> {
-    None
 }

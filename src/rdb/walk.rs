@@ -3,20 +3,12 @@
 use std::io::{self, Read};
 
 use super::RdbError;
+use super::bytes::Length;
 use super::input::Input;
 use super::kinds::Layout;
 
 /// What takes the bytes of a value, in pieces.
 pub(crate) type Sink<'s> = dyn FnMut(&[u8]) -> io::Result<()> + 's;
-
-/// A length as it stands in an RDB.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Length {
-    /// A number: of bytes, of elements, or for itself.
-    Number(u64),
-    /// No length: a string in a form of its own follows.
-    Special(u8),
-}
 
 /// The forms of strings that are not stored as they are.
 pub(super) mod special {
@@ -100,10 +92,10 @@ impl<'w, R: Read> Walk<'w, R> {
         let first = self.byte()?;
         let low = first & 0x3f;
         Ok(match first >> 6 {
-            0 => Length::Number(u64::from(low)),
-            1 => Length::Number(u64::from(u16::from_be_bytes([low, self.byte()?]))),
-            2 if low == 0 => Length::Number(u64::from(u32::from_be_bytes(self.bytes()?))),
-            2 if low == 1 => Length::Number(u64::from_be_bytes(self.bytes()?)),
+            0 => Length::Plain(u64::from(low)),
+            1 => Length::Plain(u64::from(u16::from_be_bytes([low, self.byte()?]))),
+            2 if low == 0 => Length::Plain(u64::from(u32::from_be_bytes(self.bytes()?))),
+            2 if low == 1 => Length::Plain(u64::from_be_bytes(self.bytes()?)),
             2 => return Err(self.malformed("a length has an unknown form")),
             _ => Length::Special(low),
         })
@@ -113,7 +105,7 @@ impl<'w, R: Read> Walk<'w, R> {
     #[inline]
     pub(super) fn number(&mut self) -> Result<u64, RdbError> {
         match self.length()? {
-            Length::Number(number) => Ok(number),
+            Length::Plain(number) => Ok(number),
             Length::Special(_) => Err(self.malformed("a number is expected, not a string")),
         }
     }
@@ -140,7 +132,7 @@ impl<'w, R: Read> Walk<'w, R> {
     #[inline]
     pub(super) fn string(&mut self) -> Result<(), RdbError> {
         let length = match self.length()? {
-            Length::Number(length) => length,
+            Length::Plain(length) => length,
             Length::Special(special::INT8) => 1,
             Length::Special(special::INT16) => 2,
             Length::Special(special::INT32) => 4,

@@ -2,9 +2,9 @@
 
 use std::io::Write;
 
+use super::bytes::write_length;
 use super::crc64::Crc64;
 use super::kinds::opcode;
-use super::payload::write_length;
 use super::version::RdbVersion;
 use super::{Access, KeyInfo, RdbError};
 
