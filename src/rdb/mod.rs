@@ -20,13 +20,17 @@ mod input;
 mod kinds;
 mod payload;
 mod reader;
+#[cfg(test)]
+mod recorded;
 mod version;
 mod walk;
 mod writer;
 
 use std::io;
 
-pub(crate) use self::payload::{functions_payload, of_dump, payload, write_payload};
+pub(crate) use self::payload::{
+    functions_of_dump, functions_payload, of_dump, payload, write_payload,
+};
 pub(crate) use self::reader::{RdbItem, RdbReader};
 pub(crate) use self::version::{Family, RdbVersion};
 pub(crate) use self::writer::RdbWriter;
