@@ -224,3 +224,214 @@ fn put_expiry(record: &mut Vec<u8>, expires_at: Option<i64>) {
 fn put_number(record: &mut Vec<u8>, number: u64) {
     record.extend_from_slice(&number.to_le_bytes());
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, HashSet};
+
+    use super::super::bytes::write_string;
+    use super::super::golden::{listpack, unhex, vectors};
+    use super::super::{Access, Family};
+    use super::*;
+
+    const REDIS: RdbVersion = RdbVersion(12);
+
+    fn info(value_type: u8) -> KeyInfo {
+        KeyInfo {
+            db: 0,
+            key: b"k".to_vec(),
+            expires_at: None,
+            access: Access::Unknown,
+            value_type,
+        }
+    }
+
+    fn of(value_type: u8, value: &[u8]) -> String {
+        let digest = digest(&info(value_type), value, REDIS).unwrap();
+        digest.to_string()
+    }
+
+    /// Archives hold these numbers: none of them may ever change.
+    #[test]
+    fn digests_are_frozen() {
+        assert_eq!(
+            of(1, b"\x02\x01a\xc0\x05"),
+            "7f889677c6e36f2aa11e0dc48ac8aab8"
+        );
+        assert_eq!(
+            of(2, b"\x02\x01a\xc0\x05"),
+            "d67c54e7db02a8d2e6f2e526407421d4"
+        );
+        let scores = b"\x02\x01a\x031.5\xc0\x05\xff";
+        assert_eq!(of(3, scores), "4cb84a871dd852ea918a199e7484605a");
+        let fields = b"\x02\x01f\x01v\x01g\x01w";
+        assert_eq!(of(4, fields), "12893953a31a1528255965e727627e04");
+        let expiring = unhex("00d8c32cbb0300000201016601760001670177");
+        assert_eq!(of(24, &expiring), "9bf869c8ad1b7031307322989cd1dc0c");
+        for vector in vectors() {
+            let digest = digest(&vector.info, &vector.value, vector.version).unwrap();
+            assert_eq!(digest.to_string(), vector.digest, "{}", vector.name());
+        }
+    }
+
+    #[test]
+    fn the_same_key_has_the_same_digest_on_every_server() {
+        let mut keys: BTreeMap<Vec<u8>, HashSet<String>> = BTreeMap::new();
+        let mut types = HashSet::new();
+        for vector in vectors() {
+            let is_valkey = vector.version.family() == Family::Valkey;
+            types.insert((vector.info.value_type, is_valkey));
+            keys.entry(vector.info.key)
+                .or_default()
+                .insert(vector.digest);
+        }
+        assert!(types.len() > 20, "{types:?}");
+        for (key, digests) in &keys {
+            assert_eq!(digests.len(), 1, "{}", key.escape_ascii());
+        }
+        let all: HashSet<_> = keys.values().flatten().collect();
+        assert_eq!(all.len(), keys.len());
+    }
+
+    #[test]
+    fn whatever_differs_between_keys_changes_the_digest() {
+        let value = b"\x02\x01a\x01b";
+        let base = info(1);
+        let mut digests = HashSet::new();
+        let mut add = |info: &KeyInfo, value: &[u8]| {
+            let digest = digest(info, value, REDIS).unwrap();
+            assert!(digests.insert(digest), "{info:?} {}", value.escape_ascii());
+        };
+        add(&base, value);
+        add(
+            &KeyInfo {
+                db: 1,
+                ..base.clone()
+            },
+            value,
+        );
+        add(
+            &KeyInfo {
+                key: b"l".to_vec(),
+                ..base.clone()
+            },
+            value,
+        );
+        add(
+            &KeyInfo {
+                expires_at: Some(0),
+                ..base.clone()
+            },
+            value,
+        );
+        add(
+            &KeyInfo {
+                expires_at: Some(1),
+                ..base.clone()
+            },
+            value,
+        );
+        for other in [
+            &b"\x02\x01b\x01a"[..],
+            b"\x02\x02ab\x00",
+            b"\x01\x02ab",
+            b"\x03\x01a\x01b\x00",
+            b"\x00",
+        ] {
+            add(&base, other);
+        }
+        // Sets and hashes.
+        for value in [
+            &b"\x02\x01a\x01b"[..],
+            b"\x02\x02ab\x00",
+            b"\x01\x01a",
+            b"\x00",
+        ] {
+            add(&info(2), value);
+            if value[0] != 1 {
+                let mut doubled = value.to_vec();
+                doubled[0] /= 2;
+                add(&info(4), &doubled);
+            }
+        }
+        // Opaque values of several types.
+        add(&info(7), value);
+        add(&info(6), value);
+    }
+
+    #[test]
+    fn order_and_use_do_not_change_the_digest() {
+        assert_eq!(of(2, b"\x02\x01b\x01a"), of(2, b"\x02\x01a\x01b"));
+        assert_eq!(
+            of(4, b"\x02\x01g\x01w\x01f\x01v"),
+            of(4, b"\x02\x01f\x01v\x01g\x01w")
+        );
+        let zero = |text: &[u8]| of(3, &[b"\x01\x01a", text].concat());
+        assert_eq!(zero(b"\x010"), zero(b"\x02-0"));
+        assert_ne!(zero(b"\x010"), zero(b"\x011"));
+        let used = KeyInfo {
+            access: Access::Idle(7),
+            ..info(1)
+        };
+        assert_eq!(
+            digest(&used, b"\x01\x01a", REDIS).unwrap().to_string(),
+            of(1, b"\x01\x01a")
+        );
+        let [one, two] = [KeyDigest(u128::MAX), KeyDigest(2)];
+        assert_eq!(one.plus(two), KeyDigest(1));
+        assert_eq!(one.plus(two), two.plus(one));
+    }
+
+    /// A stream of one entry with one group and one consumer, in the layout of Redis 6.2.
+    fn stream(id: u8, last: u8, group: &[u8], consumer: &[u8], count: Option<u8>) -> Vec<u8> {
+        let entry: [&[u8]; 11] = [
+            b"1", b"0", b"1", b"f", b"0", b"2", b"0", b"0", b"v", b"4", b"0",
+        ];
+        let mut value = vec![1];
+        let mut node = [0; 16];
+        node[7] = id;
+        write_string(&mut value, &node);
+        let entry: Vec<Vec<u8>> = entry[..10].iter().map(|entry| entry.to_vec()).collect();
+        write_string(&mut value, &listpack(&entry));
+        value.extend([1, last, 0, 1]);
+        write_string(&mut value, group);
+        value.extend([id, 0]);
+        let pending: Vec<u8> = count
+            .iter()
+            .flat_map(|&count| {
+                let mut pending = node.to_vec();
+                pending.extend([9; 8]);
+                pending.push(count);
+                pending
+            })
+            .collect();
+        value.push(u8::from(count.is_some()));
+        value.extend(&pending);
+        value.push(1);
+        write_string(&mut value, consumer);
+        value.extend([8; 8]);
+        value.push(u8::from(count.is_some()));
+        value.extend(pending.iter().take(16));
+        value
+    }
+
+    #[test]
+    fn every_part_of_a_stream_changes_the_digest() {
+        let streams = [
+            stream(1, 1, b"g", b"c", Some(1)),
+            stream(2, 2, b"g", b"c", Some(1)),
+            stream(1, 2, b"g", b"c", Some(1)),
+            stream(1, 1, b"h", b"c", Some(1)),
+            stream(1, 1, b"g", b"d", Some(1)),
+            stream(1, 1, b"g", b"c", Some(2)),
+            stream(1, 1, b"g", b"c", None),
+        ];
+        let digests: HashSet<_> = streams.iter().map(|stream| of(15, stream)).collect();
+        assert_eq!(digests.len(), streams.len());
+        // Nothing but the time at which the consumer was seen.
+        let mut seen = streams[0].clone();
+        let place = seen.windows(8).position(|bytes| bytes == [8; 8]).unwrap();
+        seen[place] = 7;
+        assert_eq!(of(15, &seen), of(15, &streams[0]));
+    }
+}
