@@ -4,6 +4,7 @@
 //!   contains.
 //! * `replies`: replies of nodes: decoder and scanner agree, however the bytes arrive; values survive being
 //!   written and read.
+//! * `rdb`: the records of RDB streams, however the bytes arrive, written and read again; payloads of `DUMP`.
 //! * `scripts`: the keys that the text of a script shows. `topology`: topologies as text.
 //! * `steps`: counts the bytes that a reader looks at and reserves, so that quadratic time and excessive
 //!   memory are failures too, on any machine.
@@ -16,6 +17,8 @@
 
 #[cfg(test)]
 mod mutate;
+#[cfg(feature = "backup")]
+mod rdb;
 mod replies;
 #[cfg(feature = "tokio-comp")]
 mod requests;
@@ -25,6 +28,8 @@ mod topology;
 #[cfg(feature = "backup")]
 mod values;
 
+#[cfg(feature = "backup")]
+pub use rdb::rdb;
 pub use replies::{frames, replies};
 #[cfg(feature = "tokio-comp")]
 pub use requests::requests;
@@ -58,6 +63,12 @@ mod tests {
     #[test]
     fn frame_scanner_and_reply_decoder_agree_on_where_a_frame_ends() {
         mutate::check("replies", frames);
+    }
+
+    #[test]
+    #[cfg(feature = "backup")]
+    fn rdb_records_are_the_same_in_pieces_and_written_again() {
+        mutate::check("rdb", rdb);
     }
 
     #[test]
