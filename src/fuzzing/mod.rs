@@ -8,6 +8,7 @@
 //! * `scripts`: the keys that the text of a script shows. `topology`: topologies as text.
 //! * `steps`: counts the bytes that a reader looks at and reserves, so that quadratic time and excessive
 //!   memory are failures too, on any machine.
+//! * `values`: values in RDB bytes are the same for all servers.
 //! * `mutate`: gives each property the seeds of `tests/corpus` and bytes changed at random, for `cargo test`.
 //!
 //! Each property is a function that takes arbitrary bytes and panics when it does not hold. Compiled for unit
@@ -24,6 +25,8 @@ mod requests;
 mod scripts;
 pub(crate) mod steps;
 mod topology;
+#[cfg(feature = "backup")]
+mod values;
 
 #[cfg(feature = "backup")]
 pub use rdb::rdb;
@@ -32,6 +35,8 @@ pub use replies::{frames, replies};
 pub use requests::requests;
 pub use scripts::scripts;
 pub use topology::topology;
+#[cfg(feature = "backup")]
+pub use values::values;
 
 /// Splits an input into the size of the pieces in which it arrives, from 1 to 256 bytes, and the bytes
 /// themselves.
@@ -74,5 +79,11 @@ mod tests {
     #[test]
     fn topology_parsed_from_arbitrary_text_is_written_and_parsed_back() {
         mutate::check("topology", topology);
+    }
+
+    #[test]
+    #[cfg(feature = "backup")]
+    fn values_are_the_same_in_the_form_for_every_server() {
+        mutate::check("values", values);
     }
 }
