@@ -40,7 +40,7 @@ use std::io;
 
 pub(crate) use self::digest::{KeyDigest, digest};
 pub(crate) use self::payload::{
-    functions_of_dump, functions_payload, of_dump, payload, write_payload,
+    FOOTER_LENGTH, functions_of_dump, functions_payload, of_dump, payload, write_payload,
 };
 pub(crate) use self::reader::{RdbItem, RdbReader};
 pub(crate) use self::version::{Family, RdbVersion};
