@@ -73,6 +73,38 @@ pub(crate) fn digest(
     value: &[u8],
     version: RdbVersion,
 ) -> Result<KeyDigest, RdbError> {
+    let content = content(info, value, version, i64::MIN)?;
+    Ok(content.finish(Kind::of(info.value_type, version)))
+}
+
+/// Returns the digest of a key without the fields of a hash that expire before a time, in milliseconds since 1970; or
+/// nothing if no field is left, since the server deletes such a key.
+///
+/// To compare two servers, or a server with what was kept of it: each deletes fields that have expired when it likes, and
+/// does not say that they are gone. With a time shortly after the last value was read, both sides leave out the same.
+///
+/// # Errors
+///
+/// If the bytes of the value do not fit its type.
+pub(crate) fn digest_of_lasting(
+    info: &KeyInfo,
+    value: &[u8],
+    version: RdbVersion,
+    expire_from: i64,
+) -> Result<Option<KeyDigest>, RdbError> {
+    let content = content(info, value, version, expire_from)?;
+    let kind = Kind::of(info.value_type, version);
+    let is_gone = kind == Kind::Hash && content.count == 0;
+    Ok((!is_gone).then(|| content.finish(kind)))
+}
+
+/// Hashes what a key holds, but for the fields that expire before a time.
+fn content(
+    info: &KeyInfo,
+    value: &[u8],
+    version: RdbVersion,
+    expire_from: i64,
+) -> Result<Content, RdbError> {
     let kind = Kind::of(info.value_type, version);
     let mut record = Vec::new();
     record.extend_from_slice(&info.db.to_le_bytes());
@@ -90,10 +122,16 @@ pub(crate) fn digest(
         content.ordered.update(&[info.value_type]);
     }
     visit::<Malformed>(info.value_type, value, version, &mut |element| {
-        content.add(kind, element);
+        match element {
+            Element::Field {
+                expires_at: Some(at),
+                ..
+            } if at < expire_from => {}
+            element => content.add(kind, element),
+        }
         Ok(())
     })?;
-    Ok(KeyDigest(content.finish(kind)))
+    Ok(content)
 }
 
 impl Content {
@@ -158,7 +196,7 @@ impl Content {
         self.count += 1;
     }
 
-    fn finish(mut self, kind: Kind) -> u128 {
+    fn finish(mut self, kind: Kind) -> KeyDigest {
         if matches!(
             kind,
             Kind::Set | Kind::SortedSet | Kind::Hash | Kind::Stream
@@ -166,7 +204,7 @@ impl Content {
             self.ordered.update(&self.sum.to_le_bytes());
             self.ordered.update(&self.count.to_le_bytes());
         }
-        self.ordered.digest128()
+        KeyDigest(self.ordered.digest128())
     }
 }
 
@@ -380,6 +418,24 @@ mod tests {
         let [one, two] = [KeyDigest(u128::MAX), KeyDigest(2)];
         assert_eq!(one.plus(two), KeyDigest(1));
         assert_eq!(one.plus(two), two.plus(one));
+    }
+
+    #[test]
+    fn fields_that_expire_before_a_time_are_left_out() {
+        let info = info(24);
+        let both = unhex("0a000000000000000201016101310b01620132");
+        let [first, second] = [
+            "0a00000000000000010101610131",
+            "1400000000000000010101620132",
+        ]
+        .map(unhex);
+        let lasting = |value: &[u8], from| digest_of_lasting(&info, value, REDIS, from).unwrap();
+        let whole = |value: &[u8]| Some(digest(&info, value, REDIS).unwrap());
+        assert_eq!(lasting(&both, 10), whole(&both));
+        assert_eq!(lasting(&both, 11), whole(&second));
+        assert_eq!(lasting(&first, 10), whole(&first));
+        assert_eq!(lasting(&both, 21), None);
+        assert_eq!(lasting(&first, 11), None);
     }
 
     /// A stream of one entry with one group and one consumer, in the layout of Redis 6.2.

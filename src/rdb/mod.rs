@@ -20,7 +20,7 @@
 pub(crate) mod bytes;
 pub(crate) mod convert;
 mod crc64;
-mod digest;
+pub(crate) mod digest;
 pub(crate) mod elements;
 #[cfg(test)]
 mod golden;
@@ -38,7 +38,6 @@ mod writer;
 
 use std::io;
 
-pub(crate) use self::digest::{KeyDigest, digest};
 pub(crate) use self::payload::{
     functions_of_dump, functions_payload, of_dump, payload, write_payload,
 };
