@@ -26,6 +26,8 @@ pub(crate) mod elements;
 mod golden;
 mod input;
 mod kinds;
+#[cfg(test)]
+mod live;
 mod payload;
 mod reader;
 #[cfg(test)]
