@@ -17,6 +17,9 @@
 //! group        L and name | 16 bytes last ID |
 //!              16 bytes sum of the XXH3 of each consumer's: L and name | L pending | for each: 16 bytes ID, 8 bytes deliveries
 //! opaque       1 byte type | L and bytes as they stand in the RDB
+//! vector set   1 byte 7 | 8 bytes each: dimensions, configuration, flags, dimensions before a projection | L and matrix
+//!              16 bytes sum of the XXH3 of each vector's: L and name | L and attributes | L and vector | 8 bytes scale
+//!              8 bytes count
 //! ```
 //!
 //! All numbers are little-endian, L is a length of 8 bytes, sums wrap. An ID is its time and its sequence.
@@ -46,6 +49,8 @@ struct Content {
     /// Of what has none: the sum, and how many there were.
     sum: u128,
     count: u64,
+    /// True if it is a vector set.
+    has_vectors: bool,
     /// The bytes of one element.
     record: Vec<u8>,
 }
@@ -115,6 +120,7 @@ fn content(
         ordered: Xxh3::new(),
         sum: 0,
         count: 0,
+        has_vectors: false,
         record,
     };
     content.hash_in_order();
@@ -174,6 +180,26 @@ impl Content {
                 put_id(&mut self.record, state.last_id);
                 self.hash_in_order();
             }
+            Element::VectorSet(numbers, matrix) => {
+                self.has_vectors = true;
+                for number in numbers {
+                    put_number(&mut self.record, number);
+                }
+                put_text(&mut self.record, matrix);
+                self.hash_in_order();
+            }
+            Element::Vector {
+                name,
+                attributes,
+                vector,
+                scale,
+            } => {
+                put_text(&mut self.record, name);
+                put_text(&mut self.record, attributes);
+                put_text(&mut self.record, vector);
+                put_number(&mut self.record, scale);
+                self.hash_in_any_order();
+            }
             Element::Group(group) => {
                 put_group(&mut self.record, group);
                 self.hash_in_any_order();
@@ -197,10 +223,11 @@ impl Content {
     }
 
     fn finish(mut self, kind: Kind) -> KeyDigest {
-        if matches!(
+        let has_sum = matches!(
             kind,
             Kind::Set | Kind::SortedSet | Kind::Hash | Kind::Stream
-        ) {
+        );
+        if has_sum || self.has_vectors {
             self.ordered.update(&self.sum.to_le_bytes());
             self.ordered.update(&self.count.to_le_bytes());
         }
@@ -269,7 +296,7 @@ mod tests {
 
     use super::super::bytes::write_string;
     use super::super::golden::{listpack, unhex, vectors};
-    use super::super::{Access, Family};
+    use super::super::{Access, Family, of_dump};
     use super::*;
 
     const REDIS: RdbVersion = RdbVersion(12);
@@ -418,6 +445,38 @@ mod tests {
         let [one, two] = [KeyDigest(u128::MAX), KeyDigest(2)];
         assert_eq!(one.plus(two), KeyDigest(1));
         assert_eq!(one.plus(two), two.plus(one));
+    }
+
+    #[test]
+    fn vector_sets_keep_their_digest_when_their_graph_is_made_anew() {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/vectors/dump/vector-sets.txt"
+        );
+        let text = std::fs::read_to_string(path).unwrap();
+        let mut sets: BTreeMap<&str, (HashSet<Vec<u8>>, HashSet<String>)> = BTreeMap::new();
+        for line in text.lines() {
+            let (name, payload) = line.split_once(' ').unwrap();
+            let payload = unhex(payload);
+            let (value_type, value, _) = of_dump(&payload).unwrap();
+            let (payloads, digests) = sets.entry(name).or_default();
+            payloads.insert(value.to_vec());
+            digests.insert(of(value_type, value));
+            assert!(digest(&info(7), &value[..value.len() - 1], REDIS).is_err());
+        }
+        assert_eq!(sets.len(), 6);
+        for (name, (payloads, digests)) in &sets {
+            assert!(
+                payloads.len() > 1 && digests.len() == 1,
+                "{name}: {digests:?}"
+            );
+        }
+        let all: HashSet<_> = sets.values().flat_map(|(_, digests)| digests).collect();
+        assert_eq!(all.len(), 6);
+        assert_eq!(
+            sets["q8"].1,
+            HashSet::from(["7da8fb3621ff266348c2e912ed903c73".to_owned()])
+        );
     }
 
     #[test]

@@ -86,6 +86,16 @@ pub(super) fn describe(
                 groups.push(describe_group(group));
                 return Ok(());
             }
+            Element::VectorSet(numbers, matrix) => format!("set {numbers:?} {}", hex(matrix)),
+            Element::Vector {
+                name,
+                attributes,
+                vector,
+                scale,
+            } => {
+                let texts = [name, attributes, vector].map(hex);
+                format!("vector {} {scale}", texts.join(" "))
+            }
             Element::Opaque(bytes) => format!("opaque {}", hex(bytes)),
         });
         Ok(())
