@@ -3,11 +3,10 @@
 use super::steps;
 use crate::rdb::bytes::Malformed;
 use crate::rdb::convert::{FieldExpiries, Fit, Obstacle, Target, fit};
-use crate::rdb::digest::{KeyDigest, digest};
 use crate::rdb::elements::{Building, build};
 use crate::rdb::server::{ServerFamily, ServerVersion};
 use crate::rdb::value::{Element, visit};
-use crate::rdb::{Access, KeyInfo, RdbVersion};
+use crate::rdb::{Access, KeyDigest, KeyInfo, RdbVersion, digest};
 
 /// Maximum number of bytes reserved for each byte of a value: what LZF makes of one.
 const RESERVED_PER_BYTE: usize = 88;

@@ -40,6 +40,7 @@ mod writer;
 
 use std::io;
 
+pub(crate) use self::digest::{KeyDigest, digest};
 pub(crate) use self::payload::{
     functions_of_dump, functions_payload, of_dump, payload, write_payload,
 };
