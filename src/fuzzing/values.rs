@@ -40,7 +40,10 @@ pub fn values(data: &[u8]) {
     let mut elements = 0;
     let (visited, spent) = steps::of(|| {
         visit::<Malformed>(value_type, value, version, &mut |element| {
-            elements += usize::from(!matches!(element, Element::State(_)));
+            elements += usize::from(!matches!(
+                element,
+                Element::State(_) | Element::VectorSet(..) | Element::Vector { .. }
+            ));
             Ok(())
         })
     });

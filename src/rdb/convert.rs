@@ -334,7 +334,10 @@ fn obstacle(
                 .max()
                 .unwrap_or_default(),
             Element::Group(group) => group.name.len(),
-            Element::State(_) | Element::Opaque(_) => 0,
+            Element::State(_)
+            | Element::VectorSet(..)
+            | Element::Vector { .. }
+            | Element::Opaque(_) => 0,
         };
         longest = longest.max(longer as u64);
         Ok(())
@@ -351,6 +354,8 @@ fn obstacle(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::super::digest::digest;
     use super::super::golden::{Vector, describe, vectors};
     use super::super::server::ServerFamily;
@@ -543,5 +548,38 @@ mod tests {
             value_type: 1,
         };
         assert!(digest(&info, b"\x05abc", RdbVersion(11)).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn random_hashes_survive_the_way_to_the_other_family_and_back(
+            fields in prop::collection::btree_map(
+                prop::collection::vec(any::<u8>(), 0..100),
+                (prop::collection::vec(any::<u8>(), 0..100), prop::option::of(0..=REDIS_FIELD_EXPIRY_MAX)),
+                1..20,
+            )
+        ) {
+            let mut value = Vec::new();
+            write_length(&mut value, fields.len() as u64);
+            for (field, (text, expiry)) in &fields {
+                write_string(&mut value, field);
+                write_string(&mut value, text);
+                value.extend(expiry.unwrap_or(-1).to_le_bytes());
+            }
+            let valkey = RdbVersion(80);
+            let lines = describe(22, &value, valkey).unwrap();
+            let there = fit(22, &value, valkey, &target(ServerFamily::Redis, "8.2.3")).unwrap();
+            let Fit::Rewritten { value_type, value: redis, version, is_lossy: false } = there else {
+                panic!("{there:?}");
+            };
+            prop_assert_eq!(&describe(value_type, &redis, version).unwrap(), &lines);
+            let back = fit(value_type, &redis, version, &target(ServerFamily::Valkey, "9.1.2")).unwrap();
+            let (value_type, value, version) = match back {
+                Fit::Rewritten { value_type, value, version, .. } => (value_type, value, version),
+                Fit::AsIs(version) => (value_type, redis, version),
+                other => panic!("{other:?}"),
+            };
+            prop_assert_eq!(&describe(value_type, &value, version).unwrap(), &lines);
+        }
     }
 }

@@ -17,6 +17,9 @@
 //! group        L and name | 16 bytes last ID |
 //!              16 bytes sum of the XXH3 of each consumer's: L and name | L pending | for each: 16 bytes ID, 8 bytes deliveries
 //! opaque       1 byte type | L and bytes as they stand in the RDB
+//! vector set   1 byte 7 | 8 bytes each: dimensions, configuration, flags, dimensions before a projection | L and matrix
+//!              16 bytes sum of the XXH3 of each vector's: L and name | L and attributes | L and vector | 8 bytes scale
+//!              8 bytes count
 //! ```
 //!
 //! All numbers are little-endian, L is a length of 8 bytes, sums wrap. An ID is its time and its sequence.
@@ -46,6 +49,8 @@ struct Content {
     /// Of what has none: the sum, and how many there were.
     sum: u128,
     count: u64,
+    /// True if it is a vector set.
+    has_vectors: bool,
     /// The bytes of one element.
     record: Vec<u8>,
 }
@@ -73,6 +78,38 @@ pub(crate) fn digest(
     value: &[u8],
     version: RdbVersion,
 ) -> Result<KeyDigest, RdbError> {
+    let content = content(info, value, version, i64::MIN)?;
+    Ok(content.finish(Kind::of(info.value_type, version)))
+}
+
+/// Returns the digest of a key without the fields of a hash that expire before a time, in milliseconds since 1970; or
+/// nothing if no field is left, since the server deletes such a key.
+///
+/// To compare two servers, or a server with what was kept of it: each deletes fields that have expired when it likes, and
+/// does not say that they are gone. With a time shortly after the last value was read, both sides leave out the same.
+///
+/// # Errors
+///
+/// If the bytes of the value do not fit its type.
+pub(crate) fn digest_of_lasting(
+    info: &KeyInfo,
+    value: &[u8],
+    version: RdbVersion,
+    expire_from: i64,
+) -> Result<Option<KeyDigest>, RdbError> {
+    let content = content(info, value, version, expire_from)?;
+    let kind = Kind::of(info.value_type, version);
+    let is_gone = kind == Kind::Hash && content.count == 0;
+    Ok((!is_gone).then(|| content.finish(kind)))
+}
+
+/// Hashes what a key holds, but for the fields that expire before a time.
+fn content(
+    info: &KeyInfo,
+    value: &[u8],
+    version: RdbVersion,
+    expire_from: i64,
+) -> Result<Content, RdbError> {
     let kind = Kind::of(info.value_type, version);
     let mut record = Vec::new();
     record.extend_from_slice(&info.db.to_le_bytes());
@@ -83,6 +120,7 @@ pub(crate) fn digest(
         ordered: Xxh3::new(),
         sum: 0,
         count: 0,
+        has_vectors: false,
         record,
     };
     content.hash_in_order();
@@ -90,10 +128,16 @@ pub(crate) fn digest(
         content.ordered.update(&[info.value_type]);
     }
     visit::<Malformed>(info.value_type, value, version, &mut |element| {
-        content.add(kind, element);
+        match element {
+            Element::Field {
+                expires_at: Some(at),
+                ..
+            } if at < expire_from => {}
+            element => content.add(kind, element),
+        }
         Ok(())
     })?;
-    Ok(KeyDigest(content.finish(kind)))
+    Ok(content)
 }
 
 impl Content {
@@ -136,6 +180,26 @@ impl Content {
                 put_id(&mut self.record, state.last_id);
                 self.hash_in_order();
             }
+            Element::VectorSet(numbers, matrix) => {
+                self.has_vectors = true;
+                for number in numbers {
+                    put_number(&mut self.record, number);
+                }
+                put_text(&mut self.record, matrix);
+                self.hash_in_order();
+            }
+            Element::Vector {
+                name,
+                attributes,
+                vector,
+                scale,
+            } => {
+                put_text(&mut self.record, name);
+                put_text(&mut self.record, attributes);
+                put_text(&mut self.record, vector);
+                put_number(&mut self.record, scale);
+                self.hash_in_any_order();
+            }
             Element::Group(group) => {
                 put_group(&mut self.record, group);
                 self.hash_in_any_order();
@@ -158,15 +222,16 @@ impl Content {
         self.count += 1;
     }
 
-    fn finish(mut self, kind: Kind) -> u128 {
-        if matches!(
+    fn finish(mut self, kind: Kind) -> KeyDigest {
+        let has_sum = matches!(
             kind,
             Kind::Set | Kind::SortedSet | Kind::Hash | Kind::Stream
-        ) {
+        );
+        if has_sum || self.has_vectors {
             self.ordered.update(&self.sum.to_le_bytes());
             self.ordered.update(&self.count.to_le_bytes());
         }
-        self.ordered.digest128()
+        KeyDigest(self.ordered.digest128())
     }
 }
 
@@ -231,7 +296,7 @@ mod tests {
 
     use super::super::bytes::write_string;
     use super::super::golden::{listpack, unhex, vectors};
-    use super::super::{Access, Family};
+    use super::super::{Access, Family, of_dump};
     use super::*;
 
     const REDIS: RdbVersion = RdbVersion(12);
@@ -380,6 +445,56 @@ mod tests {
         let [one, two] = [KeyDigest(u128::MAX), KeyDigest(2)];
         assert_eq!(one.plus(two), KeyDigest(1));
         assert_eq!(one.plus(two), two.plus(one));
+    }
+
+    #[test]
+    fn vector_sets_keep_their_digest_when_their_graph_is_made_anew() {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/vectors/dump/vector-sets.txt"
+        );
+        let text = std::fs::read_to_string(path).unwrap();
+        let mut sets: BTreeMap<&str, (HashSet<Vec<u8>>, HashSet<String>)> = BTreeMap::new();
+        for line in text.lines() {
+            let (name, payload) = line.split_once(' ').unwrap();
+            let payload = unhex(payload);
+            let (value_type, value, _) = of_dump(&payload).unwrap();
+            let (payloads, digests) = sets.entry(name).or_default();
+            payloads.insert(value.to_vec());
+            digests.insert(of(value_type, value));
+            assert!(digest(&info(7), &value[..value.len() - 1], REDIS).is_err());
+        }
+        assert_eq!(sets.len(), 6);
+        for (name, (payloads, digests)) in &sets {
+            assert!(
+                payloads.len() > 1 && digests.len() == 1,
+                "{name}: {digests:?}"
+            );
+        }
+        let all: HashSet<_> = sets.values().flat_map(|(_, digests)| digests).collect();
+        assert_eq!(all.len(), 6);
+        assert_eq!(
+            sets["q8"].1,
+            HashSet::from(["7da8fb3621ff266348c2e912ed903c73".to_owned()])
+        );
+    }
+
+    #[test]
+    fn fields_that_expire_before_a_time_are_left_out() {
+        let info = info(24);
+        let both = unhex("0a000000000000000201016101310b01620132");
+        let [first, second] = [
+            "0a00000000000000010101610131",
+            "1400000000000000010101620132",
+        ]
+        .map(unhex);
+        let lasting = |value: &[u8], from| digest_of_lasting(&info, value, REDIS, from).unwrap();
+        let whole = |value: &[u8]| Some(digest(&info, value, REDIS).unwrap());
+        assert_eq!(lasting(&both, 10), whole(&both));
+        assert_eq!(lasting(&both, 11), whole(&second));
+        assert_eq!(lasting(&first, 10), whole(&first));
+        assert_eq!(lasting(&both, 21), None);
+        assert_eq!(lasting(&first, 11), None);
     }
 
     /// A stream of one entry with one group and one consumer, in the layout of Redis 6.2.

@@ -149,7 +149,7 @@ impl<E: From<Malformed>> Builder<'_, '_, '_, E> {
                 Ok(())
             }
             Element::Group(group) => self.add_group(group),
-            Element::Opaque(_) => Ok(()),
+            Element::VectorSet(..) | Element::Vector { .. } | Element::Opaque(_) => Ok(()),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The keys of `tests/vectors/dump`, recorded from servers with what these say that they hold; for tests.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
@@ -15,7 +16,7 @@ pub(super) struct Vector {
     /// The bytes of the value, without type and footer.
     pub(super) value: Vec<u8>,
     pub(super) version: RdbVersion,
-    /// Its digest in hexadecimal digits.
+    /// The digest of this key, in hexadecimal digits, whatever the server.
     pub(super) digest: String,
     /// What the server answered to the commands that read it, as [`describe`] writes it.
     pub(super) lines: Vec<String>,
@@ -35,13 +36,19 @@ impl Vector {
 
 /// Reads all recorded keys.
 pub(super) fn vectors() -> Vec<Vector> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/dump");
+    let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
+    let digests = read("digests.txt");
+    let digests: HashMap<_, _> = digests
+        .lines()
+        .map(|line| line.split_once(' ').unwrap())
+        .collect();
     let servers = ["redis-6.2", "redis-7.0", "redis-8.2", "valkey-9.1"];
     let of = |server: &str| {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/dump");
-        let text = fs::read_to_string(folder.join(format!("{server}.txt"))).unwrap();
+        let text = read(&format!("{server}.txt"));
         let blocks = text.trim_end().split("\n\n");
         blocks
-            .map(|block| vector(server, block))
+            .map(|block| vector(server, block, &digests))
             .collect::<Vec<_>>()
     };
     servers.into_iter().flat_map(of).collect()
@@ -78,6 +85,16 @@ pub(super) fn describe(
             Element::Group(group) => {
                 groups.push(describe_group(group));
                 return Ok(());
+            }
+            Element::VectorSet(numbers, matrix) => format!("set {numbers:?} {}", hex(matrix)),
+            Element::Vector {
+                name,
+                attributes,
+                vector,
+                scale,
+            } => {
+                let texts = [name, attributes, vector].map(hex);
+                format!("vector {} {scale}", texts.join(" "))
             }
             Element::Opaque(bytes) => format!("opaque {}", hex(bytes)),
         });
@@ -148,14 +165,14 @@ fn describe_group(group: &Group) -> Vec<String> {
         .collect()
 }
 
-fn vector(server: &str, block: &str) -> Vector {
+fn vector(server: &str, block: &str, digests: &HashMap<&str, &str>) -> Vector {
     let field = |name: &str| {
         let mut lines = block.lines();
         lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
     };
     let payload = unhex(field("dump").unwrap());
     let (value_type, value, version) = of_dump(&payload).unwrap();
-    let heads = ["key ", "expires ", "dump ", "digest "];
+    let heads = ["key ", "expires ", "dump "];
     let lines = block.lines();
     let lines = lines.filter(|line| !heads.iter().any(|head| line.starts_with(head)));
     Vector {
@@ -169,7 +186,7 @@ fn vector(server: &str, block: &str) -> Vector {
         },
         value: value.to_vec(),
         version,
-        digest: field("digest").unwrap().to_owned(),
+        digest: digests[field("key").unwrap()].to_owned(),
         lines: lines.map(str::to_owned).collect(),
     }
 }

@@ -20,12 +20,14 @@
 pub(crate) mod bytes;
 pub(crate) mod convert;
 mod crc64;
-mod digest;
+pub(crate) mod digest;
 pub(crate) mod elements;
 #[cfg(test)]
 mod golden;
 mod input;
 mod kinds;
+#[cfg(test)]
+mod live;
 mod payload;
 mod reader;
 #[cfg(test)]

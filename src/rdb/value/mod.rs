@@ -3,7 +3,7 @@
 //! * [`visit`]: hands out the elements, one at a time. Nothing of a value is held but the string in which an element
 //!   stands, decompressed, and of streams one group.
 //! * [`Kind`]: which data type the number of a type stands for.
-//! * `packed`: listpacks, ziplists, zipmaps, intsets. `stream`: streams.
+//! * `packed`: listpacks, ziplists, zipmaps, intsets. `stream`: streams. `vector_set`: vector sets.
 //!
 //! ```text
 //!  type  data type    value (L length, S string)                            since
@@ -35,10 +35,11 @@
 //!  21    stream       with the times at which consumers were active         Redis 7.2, Valkey 7.2
 //! ```
 //!
-//! All other types, among them those of modules and vector sets, are opaque.
+//! All other types are opaque, among them 7, of modules. Of vector sets, which are one of these, the vectors are read.
 
 mod packed;
 mod stream;
+mod vector_set;
 
 pub(super) use self::stream::rewrite as rewrite_stream;
 pub(crate) use self::stream::{Consumer, Group, Pending, StreamId, StreamState};
@@ -61,6 +62,8 @@ pub(crate) mod value_type {
     pub(crate) const HASH: u8 = 4;
     /// A sorted set with scores in eight bytes.
     pub(crate) const SORTED_SET: u8 = 5;
+    /// A module's value.
+    pub(crate) const MODULE: u8 = 7;
     /// A hash in a zipmap.
     pub(crate) const HASH_ZIPMAP: u8 = 9;
     /// A list in a ziplist.
@@ -145,6 +148,20 @@ pub(crate) enum Element<'e> {
     State(StreamState),
     /// A group of a stream, behind its state.
     Group(&'e Group),
+    /// The head of a vector set: its dimensions, its configuration, its flags and the dimensions before a projection;
+    /// and the matrix of that.
+    VectorSet([u64; 4], &'e [u8]),
+    /// A vector of a vector set.
+    Vector {
+        /// Its name.
+        name: &'e [u8],
+        /// Its attributes, if it has any.
+        attributes: &'e [u8],
+        /// Its numbers, as the server keeps them.
+        vector: &'e [u8],
+        /// What these are multiplied by.
+        scale: u64,
+    },
     /// The whole of an opaque value, as it stands in the RDB.
     Opaque(&'e [u8]),
 }
@@ -228,6 +245,7 @@ pub(crate) fn visit<E: From<Malformed>>(
             cursor.i64_le()?;
             string_of(cursor, Form::Listpack, sink, packed_expiring_fields)?;
         }
+        types::MODULE if vector_set::is_vector_set(value) => vector_set::visit(cursor, sink)?,
         _ => return sink(Element::Opaque(value)),
     }
     Ok(cursor.end()?)
