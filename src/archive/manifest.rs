@@ -25,8 +25,8 @@ pub(crate) struct Manifest {
     pub(crate) paused_at: Option<u64>,
     /// For how long writes were paused, in microseconds.
     pub(crate) paused_for: Option<u64>,
-    /// The topology as text: see [`set_topology`](Self::set_topology).
-    topology: Option<String>,
+    /// The topology as text. User names and passwords of its URLs are not written.
+    pub(crate) topology: Option<String>,
     /// The fingerprint of the topology.
     pub(crate) fingerprint: Option<u64>,
     /// The epoch of the record of the fleet.
@@ -112,11 +112,6 @@ impl CutKind {
 }
 
 impl Manifest {
-    /// Returns the topology as text, if there is one.
-    pub(crate) fn topology(&self) -> Option<&str> {
-        self.topology.as_deref()
-    }
-
     /// Sets the text of the topology. User names and passwords of URLs are left out.
     pub(crate) fn set_topology(&mut self, text: &str) {
         self.topology = Some(without_users(text));
@@ -141,8 +136,10 @@ impl Manifest {
         let fingerprint = self.fingerprint.map(|value| format!("{value:016x}"));
         put_line(&mut text, "fingerprint", fingerprint);
         put_line(&mut text, "record_epoch", self.record_epoch);
-        for line in self.topology.iter().flat_map(|topology| topology.split('\n')) {
-            put_line(&mut text, "topology", Some(line));
+        if let Some(topology) = &self.topology {
+            for line in without_users(topology).split('\n') {
+                put_line(&mut text, "topology", Some(line));
+            }
         }
         for node in &self.nodes {
             node.put(&mut text);

@@ -84,6 +84,79 @@ fn what_is_written_is_read_again_by_both_readers() {
     }
 }
 
+fn golden(name: &str) -> Vec<u8> {
+    let path = format!("{}/tests/vectors/archive/{name}.rsb", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// These files are never written again: whatever this crate becomes, it reads them.
+#[test]
+fn golden_files_are_read_and_those_without_compression_are_written_the_same() {
+    for (name, sample) in [
+        ("tiny", tiny()),
+        ("full", full(LEVEL_STORED)),
+        ("full-zstd", full(LEVEL_DEFAULT)),
+    ] {
+        let bytes = golden(name);
+        let (items, result) = strict(&bytes);
+        result.unwrap();
+        assert_eq!(items, expected(&sample), "{name}");
+        let summary = Summary::of_file(Cursor::new(&bytes)).unwrap();
+        assert_eq!(summary.manifest, sample.manifest, "{name}");
+        assert_eq!(summary.totals.notes, ["made for tests"]);
+        assert_eq!(summary.totals.sum().expired, sample.nodes.len() as u64);
+        assert!(sample.level > LEVEL_STORED || write(&sample) == bytes, "{name}");
+    }
+}
+
+#[test]
+fn the_dump_in_the_documentation_is_the_tiny_archive() {
+    let path = format!("{}/docs/archive.md", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(path).unwrap();
+    let (_, dump) = text.split_once("```hex\n").unwrap();
+    let (dump, _) = dump.split_once("```").unwrap();
+    let mut bytes = Vec::new();
+    for line in dump.lines().map(|line| line.split('#').next().unwrap()) {
+        let digits = line.split_whitespace();
+        bytes.extend(digits.map(|byte| u8::from_str_radix(byte, 16).unwrap()));
+    }
+    assert!(bytes == golden("tiny"));
+}
+
+#[test]
+fn manifest_and_totals_ignore_what_later_versions_add_unless_it_must_be_known() {
+    let text = "redis-sharding manifest 1\ncut tomorrow\nnode a colour=red\nmoon \"full\\n\"\n";
+    let manifest = Manifest::parse(text).unwrap();
+    assert_eq!(manifest.cut, CutKind::Other("tomorrow".into()));
+    assert_eq!(manifest.unknown, ["moon \"full\\n\""]);
+    for text in [
+        "",
+        "redis-sharding manifest 2\n",
+        "redis-sharding manifest 1\nmoon! full\n",
+        "redis-sharding manifest 1\nnode a colour!=red\n",
+        "redis-sharding manifest 1\ncreated_at +1\n",
+        "redis-sharding manifest 1\ncreated_at  1\n",
+        "redis-sharding manifest 1\ntool \"x\n",
+        "redis-sharding manifest 1\nfingerprint 1\n",
+    ] {
+        assert!(Manifest::parse(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn users_and_passwords_in_the_topology_are_not_written() {
+    let mut manifest = tiny().manifest;
+    manifest.set_topology(
+        "node a rediss://app:secret@h:1/2?protocol=resp3#insecure\nnode b unix:///s?db=1&user=app&pass=secret\n\
+         node c \"redis-sentinel://app:secret@s:1,t:2/0?sentinel_user=app&tls=yes#m\" weight=2\nnode d h:1",
+    );
+    let written = manifest.to_text();
+    assert!(!written.contains("secret") && !written.contains("app"), "{written}");
+    let expected = "node a rediss://h:1/2?protocol=resp3#insecure\nnode b unix:///s?db=1\n\
+                    node c \"redis-sentinel://s:1,t:2/0?tls=yes#m\" weight=2\nnode d h:1";
+    assert_eq!(Manifest::parse(&written).unwrap().topology.as_deref(), Some(expected));
+}
+
 #[test]
 fn summary_by_seeking_is_that_of_the_stream_and_the_index_finds_each_frame() {
     for sample in samples() {
@@ -125,7 +198,9 @@ fn every_flipped_byte_is_found_and_the_rest_is_recovered() {
         let bytes = write(&sample);
         let expected = expected(&sample);
         let all: usize = expected.values().map(Vec::len).sum();
-        for at in 0..bytes.len() {
+        // Every byte of the small one; of the others enough to meet each field of some frame.
+        let step = if sample.target == 0 { 1 } else { 7 };
+        for at in (0..bytes.len()).step_by(step) {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1 << (at % 8);
             let (items, result) = strict(&damaged);
@@ -147,7 +222,8 @@ fn an_archive_cut_at_any_byte_is_found_and_what_is_before_is_good() {
     for sample in samples() {
         let bytes = write(&sample);
         let expected = expected(&sample);
-        for end in 0..bytes.len() {
+        let step = if sample.target == 0 { 1 } else { 7 };
+        for end in (0..bytes.len()).step_by(step) {
             let (items, result) = strict(&bytes[..end]);
             let error = result.unwrap_err();
             let is_told = matches!(error, ArchiveError::CutShort { .. }) || end == 0;
