@@ -129,7 +129,9 @@ impl Manifest {
         put_line(&mut text, "created_at", Some(self.created_at));
         put_line(&mut text, "tool", Some(&self.tool));
         put_line(&mut text, "cut", Some(self.cut.name()));
-        let whole = self.whole_writes.map(|whole| if whole { "yes" } else { "no" });
+        let whole = self
+            .whole_writes
+            .map(|whole| if whole { "yes" } else { "no" });
         put_line(&mut text, "whole_writes", whole);
         put_line(&mut text, "paused_at", self.paused_at);
         put_line(&mut text, "paused_for", self.paused_for);
@@ -205,7 +207,7 @@ impl Manifest {
 
     /// Refuses more nodes than frames can name.
     pub(super) fn check(&self) -> Result<(), ArchiveError> {
-        match self.nodes.len() < usize::from(NO_NODE) {
+        match self.nodes.len() <= usize::from(NO_NODE) {
             true => Ok(()),
             false => Err(ArchiveError::Limit(format!(
                 "an archive has at most {NO_NODE} nodes"
@@ -276,7 +278,11 @@ fn without_users(text: &str) -> String {
         let (url, after) = url.split_at(end.unwrap_or(url.len()));
         let authority = url.find(['/', '?', '#']).unwrap_or(url.len());
         let (authority, tail) = url.split_at(authority);
-        out.push_str(authority.rsplit_once('@').map_or(authority, |(_, host)| host));
+        out.push_str(
+            authority
+                .rsplit_once('@')
+                .map_or(authority, |(_, host)| host),
+        );
         push_tail(&mut out, tail);
         rest = after;
     }
