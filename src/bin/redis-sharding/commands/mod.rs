@@ -2,12 +2,16 @@
 
 mod balance;
 mod completions;
+mod diff;
 mod explain;
+mod inspect;
 mod locate;
 mod ping;
 mod proxy;
 mod reshard;
+mod restore;
 mod topology;
+mod verify;
 
 use std::io::{self, BufRead, BufReader};
 
@@ -27,6 +31,10 @@ pub enum Command {
     Proxy(proxy::Proxy),
     Topology(topology::Topology),
     Reshard(reshard::Reshard),
+    Restore(restore::Restore),
+    Inspect(inspect::Inspect),
+    Verify(verify::Verify),
+    Diff(diff::Diff),
     Completions(completions::Completions),
 }
 
@@ -40,6 +48,10 @@ impl Command {
             Self::Proxy(command) => command.run(),
             Self::Topology(command) => command.run(),
             Self::Reshard(command) => command.run(),
+            Self::Restore(command) => command.run(),
+            Self::Inspect(command) => command.run(),
+            Self::Verify(command) => command.run(),
+            Self::Diff(command) => command.run(),
             Self::Completions(command) => command.run(),
         }
     }
