@@ -12,20 +12,29 @@
 //! * `writer`: an RDB file that servers load.
 //! * `payload`: what `DUMP` returns and `RESTORE` takes.
 //! * `bytes`: lengths, strings and numbers in a slice.
+//! * `value`: the elements of a value, whatever its encoding. `digest`: a number for what a key holds. `convert`: which
+//!   values a server takes, and how others are written for it. `elements`: the commands that make a value. `server`: the
+//!   versions of servers.
 //! * `version`: the versions of the format; `crc64`: the checksum.
 
 pub(crate) mod bytes;
+pub(crate) mod convert;
 mod crc64;
+mod digest;
+pub(crate) mod elements;
 mod input;
 mod kinds;
 mod payload;
 mod reader;
+pub(crate) mod server;
+pub(crate) mod value;
 mod version;
 mod walk;
 mod writer;
 
 use std::io;
 
+pub(crate) use self::digest::{KeyDigest, digest};
 pub(crate) use self::payload::{functions_payload, of_dump, payload, write_payload};
 pub(crate) use self::reader::{RdbItem, RdbReader};
 pub(crate) use self::version::{Family, RdbVersion};
