@@ -6,6 +6,7 @@ macro_rules! links {
     () => {
         "[architecture]: crate::guide::architecture\n\
          [balance]: #balance\n\
+         [backup]: crate::guide::backup\n\
          [cache]: crate::guide::cache\n\
          [changelog]: crate\n\
          [cluster]: crate::guide::cluster\n\
@@ -39,6 +40,7 @@ macro_rules! pages {
 
 pages! {
     architecture: "architecture.md",
+    backup: "backup.md",
     cache: "cache.md",
     cluster: "cluster.md",
     coming_from_redis_rs: "coming-from-redis-rs.md",
