@@ -242,13 +242,13 @@ fn keys_are_chosen_and_renamed() {
     };
     let connection = &mut servers.connection(0);
     fill(connection, "user:");
-    run(connection, &["DEBUG", "SET-ACTIVE-EXPIRE", "0"]);
-    run(connection, &["SET", "gone", "x", "PX", "1"]);
+    run(connection, &["SET", "gone", "x", "PX", "5000"]);
     run(connection, &["SELECT", "15"]);
     run(connection, &["SET", "redis-sharding:record", "of another fleet"]);
     run(connection, &["SELECT", "0"]);
-    thread::sleep(Duration::from_millis(20));
     let file = saved(&servers, 0);
+    // Its time is up when the file is read.
+    thread::sleep(Duration::from_millis(5000));
     let target = || fleet(&servers, 1..3);
     let options = RestoreOptions::new()
         .with_pattern("user:short*")

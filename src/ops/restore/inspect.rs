@@ -84,15 +84,10 @@ pub fn inspect(input: &mut RestoreInput) -> Result<Inspection, Error> {
             Ok(inspection)
         }
         Source::ArchiveFile(file) => {
-            let read = File::open(&*file).map_err(|error| unreadable(file, &error))?;
-            let name = file.display().to_string();
-            super::archive_items::inspect(Box::new(read), &name, identity.as_deref())
+            super::archive_items::inspect(Some(file), None, identity.as_deref())
         }
         Source::ArchiveStream(read) => {
-            let read = read
-                .take()
-                .ok_or_else(|| Error::config("a stream can be read only once"))?;
-            super::archive_items::inspect(read, "the archive", identity.as_deref())
+            super::archive_items::inspect(None, read.take(), identity.as_deref())
         }
     }
 }

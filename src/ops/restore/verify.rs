@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 
-use super::input::{InputKey, Item, RestoreInput};
+use super::archive_items::{self, ArchiveBytes};
+use super::input::{Item, RestoreInput, Source};
 use super::names::KeyText;
 use super::report::{KeyRefusal, NAMED_KEYS_MAX};
 use super::select::KeyType;
 use crate::error::Error;
 use crate::rdb::digest::{KeyDigest, digest};
+use crate::rdb::{KeyInfo, RdbVersion};
 
 /// What an input holds, and what of it is damaged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,31 +80,64 @@ impl fmt::Display for VerifyReport {
 pub fn verify(input: &mut RestoreInput) -> Result<VerifyReport, Error> {
     let mut report = VerifyReport::default();
     let mut sum = KeyDigest::default();
-    let mut items = input.items(true)?;
-    while let Some(item) = items.next()? {
-        match item {
-            Item::Lost(what) => report.damage.push(what),
-            Item::Remark(text) => report.remarks.push(text),
-            Item::Function(_) => report.functions += 1,
-            Item::Key(key) => add(&mut report, &mut sum, &key),
+    match &mut input.source {
+        Source::RdbFiles(_) => {
+            let mut items = input.items(true)?;
+            while let Some(item) = items.next()? {
+                match item {
+                    Item::Lost(what) => report.damage.push(what),
+                    Item::Remark(text) => report.remarks.push(text),
+                    Item::Function(_) => report.functions += 1,
+                    Item::Key(key) => {
+                        add(&mut report, &mut sum, &key.info, (&key.value, key.version));
+                    }
+                }
+            }
+        }
+        Source::ArchiveFile(file) => {
+            let (name, read) = (file.display().to_string(), archive_items::open(file)?);
+            of_archive(read, &name, input.identity.as_deref(), &mut report, &mut sum)?;
+        }
+        Source::ArchiveStream(read) => {
+            let read = read.take();
+            let read = read.ok_or_else(|| Error::config("a stream can be read only once"))?;
+            let identity = input.identity.as_deref();
+            of_archive(read, "the archive", identity, &mut report, &mut sum)?;
         }
     }
     report.digest = sum.to_string();
     Ok(report)
 }
 
-fn add(report: &mut VerifyReport, sum: &mut KeyDigest, key: &InputKey) {
-    let InputKey {
-        info,
-        version,
-        value,
-    } = key;
-    match digest(info, value, *version) {
+fn of_archive(
+    read: ArchiveBytes,
+    name: &str,
+    identity: Option<&Path>,
+    report: &mut VerifyReport,
+    sum: &mut KeyDigest,
+) -> Result<(), Error> {
+    let found = archive_items::verify(read, name, identity, &mut |entry| {
+        add(report, sum, &entry.info, (&entry.value, entry.version));
+        // Named in this report already.
+        Ok(())
+    })?;
+    report.functions = found.sum().functions;
+    report.damage = archive_items::verification_texts(&found);
+    Ok(())
+}
+
+fn add(
+    report: &mut VerifyReport,
+    sum: &mut KeyDigest,
+    info: &KeyInfo,
+    (value, version): (&[u8], RdbVersion),
+) {
+    match digest(info, value, version) {
         Ok(digest) => {
             *sum = sum.plus(digest);
             report.keys += 1;
             report.bytes += value.len() as u64;
-            let key_type = KeyType::of(info.value_type, *version);
+            let key_type = KeyType::of(info.value_type, version);
             *report.types.entry(key_type).or_default() += 1;
         }
         Err(error) => {
