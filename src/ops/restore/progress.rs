@@ -158,6 +158,8 @@ impl ProgressFile {
     ///
     /// [`Archive`](ErrorKind::Archive) if it cannot be written.
     pub(super) fn write(&mut self, done: u64) -> Result<(), Error> {
+        // Threads may come here in another order than they have counted in.
+        let done = self.progress.acknowledged.max(done);
         self.progress.acknowledged = done;
         self.progress.begun.retain(|number| *number >= done);
         let written = self.path.with_extension("new");

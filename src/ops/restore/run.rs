@@ -198,7 +198,6 @@ impl<'r> Run<'r> {
             return Ok(());
         }
         *last = Instant::now();
-        let done = done.max(file.progress().acknowledged);
         file.write(done)
     }
 
