@@ -1,5 +1,6 @@
 //! The subcommands.
 
+mod backup;
 mod balance;
 mod completions;
 mod explain;
@@ -27,6 +28,7 @@ pub enum Command {
     Proxy(proxy::Proxy),
     Topology(topology::Topology),
     Reshard(reshard::Reshard),
+    Backup(backup::Backup),
     Completions(completions::Completions),
 }
 
@@ -40,6 +42,7 @@ impl Command {
             Self::Proxy(command) => command.run(),
             Self::Topology(command) => command.run(),
             Self::Reshard(command) => command.run(),
+            Self::Backup(command) => command.run(),
             Self::Completions(command) => command.run(),
         }
     }
