@@ -1,4 +1,30 @@
 //! The format of archives: one file with the keys of all nodes, whatever their number. `docs/archive.md` describes every
 //! byte.
 //!
+//! * [`ArchiveWriter`]: one stream; [`FrameBuilder`]: the frames of one node, in a thread of its own.
+//! * [`ArchiveReader`]: frames, each verified, strictly or with damage left out; [`EntryAssembler`]: the entries in them.
+//! * [`Manifest`] and [`Totals`]: what stands at the beginning and at the end, as text.
+//! * [`Summary`] and [`verify`]: what an archive contains, and whether all of it is good.
+//! * `encrypted`: the stream around it, with age.
+//!
 //! Nothing here knows a connection or a server.
+
+mod builder;
+mod entries;
+mod error;
+mod format;
+mod frame;
+mod index;
+mod manifest;
+mod text;
+mod totals;
+mod writer;
+
+pub(crate) use self::builder::{FrameBuilder, LEVEL_DEFAULT, LEVEL_MAX, LEVEL_STORED};
+pub(crate) use self::error::ArchiveError;
+pub(crate) use self::format::Kind;
+pub(crate) use self::frame::{Frame, RawFrame};
+pub(crate) use self::index::IndexEntry;
+pub(crate) use self::manifest::{CutKind, Manifest, ManifestNode};
+pub(crate) use self::totals::{NodeTotals, Totals};
+pub(crate) use self::writer::ArchiveWriter;
