@@ -210,6 +210,7 @@ impl Taker<'_> {
     ) -> Result<Cut, NoCut> {
         let moment = self.moment(nodes, |nodes, pause| {
             let seen = under_pause(nodes, &mut streams, pause)?;
+            self.options.step("asked");
             Ok((pause.start.elapsed(), seen))
         });
         let (moment, (taken, seen)) = moment?;
@@ -218,6 +219,7 @@ impl Taker<'_> {
             taken,
             pause: self.options.pause,
         })?;
+        self.options.step("resumed");
         let heads = each(streams.iter_mut().collect(), SyncStream::head);
         let mut begun = Vec::with_capacity(nodes.len());
         for (((stream, head), seen), node) in
@@ -256,12 +258,16 @@ impl Taker<'_> {
         nodes: &mut [SourceNode],
         act: impl FnOnce(&mut [SourceNode], Pause) -> Result<T, NoCut>,
     ) -> Result<(Moment, T), NoCut> {
+        self.options.step("pause");
         let pause = Pause {
             start: Instant::now(),
             limit: self.options.pause,
         };
         // If it panics, the nodes are dropped, which ends the pause.
-        let done = pause_all(nodes, pause).and_then(|times| Ok((times, act(nodes, pause)?)));
+        let done = pause_all(nodes, pause).and_then(|times| {
+            self.options.step("paused");
+            Ok((times, act(nodes, pause)?))
+        });
         nodes.iter_mut().for_each(SourceNode::send_unpause);
         let not_resumed = nodes.iter_mut().filter_map(|node| {
             let is_over = node.is_unpaused();

@@ -1,11 +1,18 @@
 //! [`BackupOptions`]: how the cut is taken, and what may be used for it.
 
+use std::fmt;
+#[cfg(feature = "testing")]
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::report::CutKind;
 
+/// Called before each step with its name.
+#[cfg(feature = "testing")]
+type StepObserver = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// Settings of a [`Backup`](super::Backup).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct BackupOptions {
     pub(super) cut: Option<CutKind>,
     pub(super) pause: Duration,
@@ -16,6 +23,8 @@ pub struct BackupOptions {
     pub(super) replicas: bool,
     pub(super) stall: Option<Duration>,
     pub(super) recipients: Vec<String>,
+    #[cfg(feature = "testing")]
+    observer: Option<StepObserver>,
 }
 
 impl Default for BackupOptions {
@@ -30,6 +39,8 @@ impl Default for BackupOptions {
             replicas: false,
             stall: None,
             recipients: Vec::new(),
+            #[cfg(feature = "testing")]
+            observer: None,
         }
     }
 }
@@ -108,5 +119,39 @@ impl BackupOptions {
     pub fn with_recipient(mut self, recipient: impl Into<String>) -> Self {
         self.recipients.push(recipient.into());
         self
+    }
+
+    /// Calls `observer` before each step with its name.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn with_step_observer(mut self, observer: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.observer = Some(Arc::new(observer));
+        self
+    }
+
+    /// Tells the observer of a step.
+    pub(super) fn step(&self, step: &str) {
+        #[cfg(feature = "testing")]
+        if let Some(observer) = &self.observer {
+            observer(step);
+        }
+        #[cfg(not(feature = "testing"))]
+        let _ = step;
+    }
+}
+
+impl fmt::Debug for BackupOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BackupOptions")
+            .field("cut", &self.cut)
+            .field("pause", &self.pause)
+            .field("attempts", &self.attempts)
+            .field("child_wait", &self.child_wait)
+            .field("level", &self.level)
+            .field("bytes_per_second", &self.bytes_per_second)
+            .field("replicas", &self.replicas)
+            .field("stall", &self.stall)
+            .field("recipients", &self.recipients.len())
+            .finish_non_exhaustive()
     }
 }

@@ -129,6 +129,7 @@ impl<'s> Session<'s> {
                 continue;
             };
             self.report_cut(kind, &data, &mut warnings);
+            self.options.step("read");
             return Ok(Taken {
                 kind,
                 data,
