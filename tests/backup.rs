@@ -17,9 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use redis::{Connection, cmd};
-use redis_sharding::ops::backup::{
-    Backup, BackupEvent, BackupOptions, BackupReport, CutKind,
-};
+use redis_sharding::ops::backup::{Backup, BackupEvent, BackupOptions, BackupReport, CutKind};
 use redis_sharding::{Builder, Error, ErrorKind, ShardedClient};
 use support::children::{self, Part};
 use support::{ReplicaSet, Servers};
@@ -170,7 +168,10 @@ fn cut_under_load_is_one_moment_of_all_nodes() {
     let rounds = env::var("REDIS_SHARDING_CUT_ROUNDS").ok();
     let rounds = rounds.map_or(2, |rounds| rounds.parse().unwrap());
     let load = Load::start(&servers);
-    let files: Vec<String> = NAMES[..3].iter().map(|name| format!("{name}.rdb")).collect();
+    let files: Vec<String> = NAMES[..3]
+        .iter()
+        .map(|name| format!("{name}.rdb"))
+        .collect();
     for round in 0..rounds {
         let folder = tempfile::tempdir().unwrap();
         while load.done().iter().any(|done| *done < 10 * (round + 1)) {
@@ -197,7 +198,10 @@ fn cut_under_load_is_one_moment_of_all_nodes() {
             }
             // At most one number is under way.
             let first = numbers[0].iter().zip(node);
-            assert!(first.into_iter().all(|(first, now)| first - now <= 1), "{numbers:?}");
+            assert!(
+                first.into_iter().all(|(first, now)| first - now <= 1),
+                "{numbers:?}"
+            );
         }
     }
     load.end();
@@ -238,7 +242,9 @@ fn streams_that_begin_one_after_another_without_a_pause_are_no_moment() {
         wait_for_fork(&mut stream);
         let mut data = Vec::new();
         stream.read_to_end(&mut data).unwrap();
-        let at = data.windows(5).position(|bytes| bytes == b"REDIS" || bytes == b"VALKE");
+        let at = data
+            .windows(5)
+            .position(|bytes| bytes == b"REDIS" || bytes == b"VALKE");
         fs::write(folder.path().join(file), &data[at.unwrap()..]).unwrap();
         thread::sleep(Duration::from_millis(50));
     }
@@ -254,7 +260,11 @@ fn fill(servers: &Servers) {
     for index in 0..2 {
         let mut connection = servers.connection(index);
         config(&mut connection, "save", "");
-        let () = cmd("DEBUG").arg("SET-ACTIVE-EXPIRE").arg(0).query(&mut connection).unwrap();
+        let () = cmd("DEBUG")
+            .arg("SET-ACTIVE-EXPIRE")
+            .arg(0)
+            .query(&mut connection)
+            .unwrap();
         for key in 0..100 {
             set(&mut connection, &format!("{index}:{key}"), "value");
         }
@@ -262,21 +272,37 @@ fn fill(servers: &Servers) {
         soon.arg("expired").arg(1).arg("PX").arg(1);
         let () = soon.query(&mut connection).unwrap();
         let () = redis::pipe()
-            .cmd("SELECT").arg(3).ignore()
-            .cmd("RPUSH").arg("list").arg("one").arg("two").ignore()
-            .cmd("SELECT").arg(15).ignore()
-            .cmd("SET").arg("redis-sharding:other").arg("x").ignore()
+            .cmd("SELECT")
+            .arg(3)
+            .ignore()
+            .cmd("RPUSH")
+            .arg("list")
+            .arg("one")
+            .arg("two")
+            .ignore()
+            .cmd("SELECT")
+            .arg(15)
+            .ignore()
+            .cmd("SET")
+            .arg("redis-sharding:other")
+            .arg("x")
+            .ignore()
             .query(&mut connection)
             .unwrap();
         let code = "#!lua name=lib\nredis.register_function('f', function() return 1 end)";
         // Servers before 7.0 have none.
-        let _ = cmd("FUNCTION").arg("LOAD").arg(code).query::<String>(&mut servers.connection(index));
+        let _ = cmd("FUNCTION")
+            .arg("LOAD")
+            .arg(code)
+            .query::<String>(&mut servers.connection(index));
     }
     thread::sleep(Duration::from_millis(5));
 }
 
 fn has_functions(servers: &Servers) -> bool {
-    let list = cmd("FUNCTION").arg("LIST").query::<redis::Value>(&mut servers.connection(0));
+    let list = cmd("FUNCTION")
+        .arg("LIST")
+        .query::<redis::Value>(&mut servers.connection(0));
     list.is_ok()
 }
 
@@ -285,7 +311,9 @@ fn backup_of_each_kind_has_all_keys_but_those_that_have_expired_and_the_record()
     let is_6_2 = env::var("REDISRS_SERVER_BIN").is_ok_and(|path| path.contains("6.2"));
     let servers = match is_6_2 {
         true => Servers::start(2),
-        false => Servers::builder().option(["--enable-debug-command", "yes"]).start(2),
+        false => Servers::builder()
+            .option(["--enable-debug-command", "yes"])
+            .start(2),
     };
     let Some(servers) = servers else { return };
     fill(&servers);
@@ -293,23 +321,39 @@ fn backup_of_each_kind_has_all_keys_but_those_that_have_expired_and_the_record()
         let (report, archive, events) = backup(builder(&servers), options().with_cut(kind));
         let report = report.unwrap();
         assert_eq!((report.cut, report.keys()), (kind, 202), "{report:?}");
-        assert_eq!(report.functions, u64::from(has_functions(&servers)), "{kind}");
+        assert_eq!(
+            report.functions,
+            u64::from(has_functions(&servers)),
+            "{kind}"
+        );
         assert!(report.archive_bytes > 100 && archive.len() as u64 >= report.archive_bytes);
         assert_eq!(report.pause > Duration::ZERO, kind != CutKind::Scan);
         let is_stream = matches!(kind, CutKind::Stream | CutKind::Disk);
         // SCAN leaves them out by itself.
         assert_eq!(report.expired(), if is_stream { 2 } else { 0 }, "{kind}");
         assert_eq!(report.nodes[0].offset.is_some(), is_stream);
-        let done = events.iter().filter(|event| matches!(event, BackupEvent::NodeDone { .. }));
+        let done = events
+            .iter()
+            .filter(|event| matches!(event, BackupEvent::NodeDone { .. }));
         assert_eq!(done.count(), 2);
         for index in 0..2 {
-            assert!(write_time(&servers, index) < Duration::from_millis(900), "{kind}");
-            let get = cmd("CONFIG").arg("GET").arg("repl-diskless-sync-delay").to_owned();
-            let delay: BTreeMap<String, String> = get.query(&mut servers.connection(index)).unwrap();
+            assert!(
+                write_time(&servers, index) < Duration::from_millis(900),
+                "{kind}"
+            );
+            let get = cmd("CONFIG")
+                .arg("GET")
+                .arg("repl-diskless-sync-delay")
+                .to_owned();
+            let delay: BTreeMap<String, String> =
+                get.query(&mut servers.connection(index)).unwrap();
             assert_eq!(delay["repl-diskless-sync-delay"], "5");
         }
         for index in 0..2 {
-            let () = cmd("DEL").arg("write").query(&mut servers.connection(index)).unwrap();
+            let () = cmd("DEL")
+                .arg("write")
+                .query(&mut servers.connection(index))
+                .unwrap();
         }
     }
 }
@@ -323,7 +367,11 @@ fn files_of_servers_are_loaded_by_servers_and_never_replaced() {
         set(&mut servers.connection(index), "key", index);
     }
     let folder = tempfile::tempdir().unwrap();
-    let take = || Backup::new(builder(&servers), options()).unwrap().run_as_rdb(folder.path(), |_| {});
+    let take = || {
+        Backup::new(builder(&servers), options())
+            .unwrap()
+            .run_as_rdb(folder.path(), |_| {})
+    };
     assert_eq!(take().unwrap().keys(), 2);
     for (index, file) in ["a.rdb", "b.rdb"].into_iter().enumerate() {
         let value = loaded(folder.path(), file, &["key".to_owned()]);
@@ -342,7 +390,12 @@ fn user_without_the_rights_for_the_best_cut_gets_the_next_one_with_a_warning() {
     let user = |name: &str, rights: &[&str]| {
         for index in 0..2 {
             let mut command = cmd("ACL");
-            command.arg("SETUSER").arg(name).arg("on").arg(">pass").arg(rights);
+            command
+                .arg("SETUSER")
+                .arg(name)
+                .arg("on")
+                .arg(">pass")
+                .arg(rights);
             let () = command.query(&mut servers.connection(index)).unwrap();
         }
     };
@@ -363,12 +416,19 @@ fn user_without_the_rights_for_the_best_cut_gets_the_next_one_with_a_warning() {
         assert_eq!((report.cut, report.keys()), (kind, 2), "{name}: {report:?}");
         let warnings = report.warnings.join(" ");
         assert!(warnings.contains(reason), "{name}: {warnings}");
-        assert!(events.iter().any(|event| matches!(event, BackupEvent::FellBack { .. })));
+        assert!(
+            events
+                .iter()
+                .any(|event| matches!(event, BackupEvent::FellBack { .. }))
+        );
     }
     let builder = builder(&servers).username("no-sync").password("pass");
     let (report, archive, _) = backup(builder, options().with_cut(CutKind::Stream));
     let error = report.unwrap_err();
-    assert!(error.to_string().contains("does not allow PSYNC"), "{error}");
+    assert!(
+        error.to_string().contains("does not allow PSYNC"),
+        "{error}"
+    );
     assert!(archive.is_empty());
 }
 
@@ -399,7 +459,11 @@ fn backup_is_refused_while_keys_move_or_another_topology_is_in_force() {
     };
     let fingerprint = builder(&servers).build().unwrap().topology().fingerprint();
     for (topology, rest, expected) in [
-        (fingerprint, "to 0123456789abcdef\n", "a reshard is under way"),
+        (
+            fingerprint,
+            "to 0123456789abcdef\n",
+            "a reshard is under way",
+        ),
         (!fingerprint, "", "another topology is in force"),
         (fingerprint, "retired\n", "has left the fleet"),
         (fingerprint, "", ""),
@@ -408,8 +472,13 @@ fn backup_is_refused_while_keys_move_or_another_topology_is_in_force() {
             "redis-sharding record 1\nepoch 1.1\ntopology {topology:016x}\nseal \"s\"\n{rest}"
         );
         let () = redis::pipe()
-            .cmd("SELECT").arg(15).ignore()
-            .cmd("SET").arg("redis-sharding:record").arg(record).ignore()
+            .cmd("SELECT")
+            .arg(15)
+            .ignore()
+            .cmd("SET")
+            .arg("redis-sharding:record")
+            .arg(record)
+            .ignore()
             .query(&mut servers.connection(1))
             .unwrap();
         let (report, ..) = backup(builder(&servers), options());
@@ -423,7 +492,8 @@ fn backup_is_refused_while_keys_move_or_another_topology_is_in_force() {
 
 // ------------------------------------------------------------------------------------------------------------- faults
 
-const KILLED: &str = "process_that_is_killed_within_the_pause_pauses_writes_for_less_than_two_seconds";
+const KILLED: &str =
+    "process_that_is_killed_within_the_pause_pauses_writes_for_less_than_two_seconds";
 
 #[test]
 fn process_that_is_killed_within_the_pause_pauses_writes_for_less_than_two_seconds() {
@@ -450,7 +520,10 @@ fn process_that_is_killed_within_the_pause_pauses_writes_for_less_than_two_secon
     part.expect("paused");
     part.kill();
     let times: Vec<Duration> = (0..2).map(|index| write_time(&servers, index)).collect();
-    assert!(times.iter().all(|time| *time < Duration::from_secs(2)), "{times:?}");
+    assert!(
+        times.iter().all(|time| *time < Duration::from_secs(2)),
+        "{times:?}"
+    );
 }
 
 #[test]
@@ -467,7 +540,10 @@ fn panic_within_the_pause_ends_it_and_puts_settings_back() {
     assert!(std::panic::catch_unwind(run).is_err());
     for index in 0..2 {
         assert!(write_time(&servers, index) < Duration::from_secs(5));
-        let get = cmd("CONFIG").arg("GET").arg("repl-diskless-sync-delay").to_owned();
+        let get = cmd("CONFIG")
+            .arg("GET")
+            .arg("repl-diskless-sync-delay")
+            .to_owned();
         let delay: Vec<String> = get.query(&mut servers.connection(index)).unwrap();
         assert_eq!(delay[1], "5");
     }
@@ -523,7 +599,12 @@ fn stream_that_is_older_than_the_pause_voids_the_cut() {
         _ => None,
     };
     let voids: Vec<String> = events.iter().filter_map(void).collect();
-    assert!(voids.iter().any(|cause| cause.contains("not of the moment of the pause")), "{voids:?}");
+    assert!(
+        voids
+            .iter()
+            .any(|cause| cause.contains("not of the moment of the pause")),
+        "{voids:?}"
+    );
     assert!(report.attempts > 1);
     assert_eq!(report.keys(), 101);
 }
@@ -563,7 +644,10 @@ fn stream_that_breaks_off_is_an_error_and_no_short_archive() {
             command.arg(&words[1..]);
             let () = command.query(&mut servers.connection(1)).unwrap();
         });
-        assert!(error.to_string().contains("is not whole"), "{command:?}: {error}");
+        assert!(
+            error.to_string().contains("is not whole"),
+            "{command:?}: {error}"
+        );
         assert_eq!(error.node(), Some("b"));
         slow_saves(&servers, 1, 0);
     }
@@ -613,13 +697,19 @@ fn large() -> Option<Servers> {
     let servers = Servers::start(2)?;
     let mut state = 1_u64;
     let mut random = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         (state >> 56) as u8
     };
     for index in 0..2 {
         for key in 0..8 {
             let value: Vec<u8> = (0..1 << 20).map(|_| random()).collect();
-            set(&mut servers.connection(index), &format!("{index}:{key}"), value);
+            set(
+                &mut servers.connection(index),
+                &format!("{index}:{key}"),
+                value,
+            );
         }
     }
     Some(servers)
@@ -648,7 +738,10 @@ fn archive_that_takes_no_more_fails_the_backup() {
         is_told |= matches!(event, BackupEvent::Stalled { .. });
     });
     let error = report.unwrap_err();
-    assert!(is_told && error.to_string().contains("repl-timeout"), "{error}");
+    assert!(
+        is_told && error.to_string().contains("repl-timeout"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -697,4 +790,88 @@ fn backup_over_unix_sockets_and_tls_is_that_over_tcp() {
     set(&mut servers.connection(0), "key", 1);
     let (report, ..) = backup(builder(&servers), options());
     assert_eq!(report.unwrap().keys(), 1);
+}
+
+// ------------------------------------------------------------------------------------------------------------ the tool
+
+#[cfg(feature = "cli")]
+mod tool {
+    use std::process::{Child, Command, Output, Stdio};
+
+    use serde_json::Value;
+
+    use super::*;
+
+    fn command(servers: &Servers, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_redis-sharding"));
+        command.arg("backup").args(arguments);
+        for (index, name) in NAMES[..servers.len()].iter().enumerate() {
+            command
+                .arg("--node")
+                .arg(format!("{name}={}", servers.addr(index)));
+        }
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command.env_remove("REDIS_SHARDING_NODE_PASSWORD");
+        command
+    }
+
+    fn run(servers: &Servers, arguments: &[&str]) -> Output {
+        command(servers, arguments).output().unwrap()
+    }
+
+    fn stderr(output: &Output) -> String {
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    #[test]
+    fn tool_writes_a_whole_archive_or_none_and_replaces_one_on_demand_only() {
+        let Some(servers) = large() else { return };
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("all.rsb");
+        let path = out.to_str().unwrap();
+        let done = run(&servers, &["--json", path]);
+        assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
+        let report: Value = serde_json::from_slice(&done.stdout).unwrap();
+        assert_eq!(
+            (report["keys"].as_u64(), report["cut"].as_str()),
+            (Some(16), Some("cut"))
+        );
+        assert_eq!(
+            fs::metadata(&out).unwrap().len(),
+            report["archive_bytes"].as_u64().unwrap()
+        );
+        let refused = run(&servers, &[path]);
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(stderr(&refused).contains("--force"), "{}", stderr(&refused));
+        let forced = run(&servers, &["--force", path]);
+        assert_eq!(forced.status.code(), Some(0), "{}", stderr(&forced));
+        let text = String::from_utf8(forced.stdout).unwrap();
+        assert!(
+            text.contains("16 keys") && text.contains("writes were paused"),
+            "{text}"
+        );
+        servers.kill(1);
+        let failed = run(
+            &servers,
+            &[folder.path().join("other.rsb").to_str().unwrap()],
+        );
+        assert_eq!(failed.status.code(), Some(1), "{}", stderr(&failed));
+        let files = fs::read_dir(folder.path()).unwrap();
+        assert_eq!(files.count(), 1, "what is not whole is removed");
+    }
+
+    #[test]
+    fn tool_writes_to_standard_output_and_fails_if_that_is_closed() {
+        let Some(servers) = large() else { return };
+        let done = run(&servers, &["-"]);
+        assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
+        assert!(done.stdout.len() > 8 << 20);
+        assert!(stderr(&done).contains("16 keys"), "{}", stderr(&done));
+        let mut child: Child = command(&servers, &["-"]).spawn().unwrap();
+        drop(child.stdout.take());
+        assert_eq!(child.wait().unwrap().code(), Some(1));
+    }
 }

@@ -268,11 +268,7 @@ impl RespStream {
     /// Reads bytes that are no reply, such as those behind one that announces them: some that have arrived, or those that
     /// arrive first. Returns zero at the end of the stream. After a timeout the connection can be used on.
     #[cfg(feature = "backup")]
-    pub(crate) fn read_bytes(
-        &mut self,
-        into: &mut [u8],
-        deadline: &Deadline,
-    ) -> io::Result<usize> {
+    pub(crate) fn read_bytes(&mut self, into: &mut [u8], deadline: &Deadline) -> io::Result<usize> {
         let mut source = Source {
             stream: self,
             deadline,

@@ -1,20 +1,21 @@
 //! The keys of all nodes on their way into one archive: a thread for each node, and this one, which writes.
 
 use std::io::Write;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use super::cut::{own_time, stopped};
 use super::drain::{Drain, Drained, Drains, failed};
 use super::node::SourceNode;
+use super::output::{self, Output};
 use super::queue::FrameQueue;
+use super::rate::RateLimit;
 use super::report::{BackupReport, CutKind};
 use super::scan::{Piece, Scanner};
 use super::session::{Data, Session, Taken};
 use super::stream::SyncStream;
-use crate::archive::{
-    self, ArchiveWriter, Frame, FrameBuilder, Manifest, ManifestNode, Totals,
-};
+use crate::archive::{self, ArchiveWriter, Frame, FrameBuilder, Manifest, ManifestNode, Totals};
 use crate::error::{Error, ErrorKind};
 use crate::rdb::{RdbReader, RdbVersion};
 
@@ -22,7 +23,7 @@ use crate::rdb::{RdbReader, RdbVersion};
 enum NodeData<'n> {
     Stream(SyncStream),
     Pieces(Vec<Piece>),
-    Keys(&'n mut SourceNode),
+    Keys(&'n mut SourceNode, Option<Arc<RateLimit>>),
 }
 
 impl Session<'_> {
@@ -32,16 +33,15 @@ impl Session<'_> {
     ///
     /// Why there is none, or not a whole one.
     pub(super) fn archive(mut self, write: impl Write + Send) -> Result<BackupReport, Error> {
-        // A level that does not exist is an error before the pause.
+        // What cannot be is an error before the pause.
         FrameBuilder::new(0, 0, self.options.level).map_err(failed)?;
+        output::check(&self.options.recipients)?;
         let taken = self.cut(self.options.cut)?;
         let report = self.report(&taken);
         let manifest = self.manifest(&taken, &report);
-        let writer = ArchiveWriter::new(write, &manifest).map_err(failed)?;
-        let writing = Writing {
-            writer,
-            report,
-        };
+        let output = Output::new(write, &self.options.recipients)?;
+        let writer = ArchiveWriter::new(output, &manifest).map_err(failed)?;
+        let writing = Writing { writer, report };
         writing.write(self, taken)
     }
 
@@ -67,6 +67,10 @@ impl Session<'_> {
         manifest.record_epoch = taken.epoch.map(|epoch| epoch.as_u64());
         manifest.set_topology(&self.fleet.topology().to_string());
         manifest.notes.clone_from(&taken.warnings);
+        if manifest.whole_writes == Some(false) && taken.kind.is_one_moment() {
+            let note = "a write to several nodes that was under way at the moment of the backup may be in it in part";
+            manifest.notes.push(note.to_owned());
+        }
         let node = |(index, node): (usize, &SourceNode)| {
             let stream = match &taken.data {
                 Data::Streams(cut) => cut.streams.get(index),
@@ -98,7 +102,7 @@ fn version(head: &[u8]) -> Option<u16> {
 
 /// An archive that has been begun.
 struct Writing<W: Write> {
-    writer: ArchiveWriter<W>,
+    writer: ArchiveWriter<Output<W>>,
     report: BackupReport,
 }
 
@@ -111,6 +115,7 @@ impl<W: Write + Send> Writing<W> {
             options,
             stop,
             on_event,
+            rate,
             ..
         } = session;
         let times = match taken.data.moment() {
@@ -124,7 +129,12 @@ impl<W: Write + Send> Writing<W> {
                 streams.map(|node| NodeData::Stream(node.stream)).collect()
             }
             Data::Pieces(pieces, _) => pieces.into_iter().map(NodeData::Pieces).collect(),
-            Data::Keys => nodes.iter_mut().map(NodeData::Keys).collect(),
+            Data::Keys => {
+                let nodes = nodes.iter_mut();
+                nodes
+                    .map(|node| NodeData::Keys(node, rate.clone()))
+                    .collect()
+            }
         };
         let shared = Drains::new(names.len(), stall, stop, on_event);
         let archive = self.writer.id();
@@ -146,7 +156,10 @@ impl<W: Write + Send> Writing<W> {
             self.frames(&shared);
             let join = |thread: thread::ScopedJoinHandle<'_, Option<Drained>>| {
                 thread.join().unwrap_or_else(|_| {
-                    shared.fail(Error::new(ErrorKind::Archive, "a thread of the backup has failed"));
+                    shared.fail(Error::new(
+                        ErrorKind::Archive,
+                        "a thread of the backup has failed",
+                    ));
                     None
                 })
             };
@@ -189,10 +202,8 @@ impl<W: Write + Send> Writing<W> {
         totals.nodes = drained.into_iter().map(|drained| drained.totals).collect();
         totals.notes.clone_from(&notes);
         self.report.warnings.extend(notes);
-        let before_end = self.writer.position();
-        let finished = self.writer.finish(&totals).map_err(failed)?;
-        drop(finished);
-        self.report.archive_bytes = before_end;
+        let output = self.writer.finish(&totals).map_err(failed)?;
+        self.report.archive_bytes = output.finish()?;
         Ok(self.report)
     }
 }
@@ -203,7 +214,7 @@ fn ended(shared: &Drains<'_>, drain: Drain<'_>, data: NodeData<'_>) -> Option<Dr
     let drained = match data {
         NodeData::Stream(mut stream) => drain.stream(&mut stream),
         NodeData::Pieces(pieces) => pieces_of(drain, pieces),
-        NodeData::Keys(node) => keys_of(drain, node),
+        NodeData::Keys(node, rate) => keys_of(drain, node, rate.as_deref()),
     };
     match drained {
         Ok(drained) => Some(drained),
@@ -224,7 +235,11 @@ fn pieces_of(mut drain: Drain<'_>, pieces: Vec<Piece>) -> Result<Drained, Error>
 }
 
 /// Reads the keys of a node one by one.
-fn keys_of(mut drain: Drain<'_>, node: &mut SourceNode) -> Result<Drained, Error> {
+fn keys_of(
+    mut drain: Drain<'_>,
+    node: &mut SourceNode,
+    rate: Option<&RateLimit>,
+) -> Result<Drained, Error> {
     node.reconnect()?;
     node.refresh()?;
     let facts = node.facts.clone();
@@ -235,7 +250,12 @@ fn keys_of(mut drain: Drain<'_>, node: &mut SourceNode) -> Result<Drained, Error
     };
     scanner.run(&mut |piece| {
         drain.check_stop()?;
-        drain.take(piece, &mut bytes)
+        let before = bytes;
+        drain.take(piece, &mut bytes)?;
+        if let Some(rate) = rate {
+            rate.wait(usize::try_from(bytes - before).unwrap_or(usize::MAX));
+        }
+        Ok(())
     })?;
     drain.finish(bytes)
 }

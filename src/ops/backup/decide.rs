@@ -250,7 +250,9 @@ mod tests {
 
     #[test]
     fn void_cut_is_tried_again_a_few_times_with_growing_delays() {
-        let delays: Vec<Next> = (1..=5).map(|attempt| next(&Void::Late, attempt, 5)).collect();
+        let delays: Vec<Next> = (1..=5)
+            .map(|attempt| next(&Void::Late, attempt, 5))
+            .collect();
         let expected = [100, 200, 400, 800].map(|ms| Next::Again(Duration::from_millis(ms)));
         assert_eq!(delays[..4], expected);
         assert_eq!(delays[4], Next::GiveUp);

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::BackupEvent;
+use super::cut::stopped;
 use super::queue::{FrameQueue, NotTaken};
 use super::scan::Piece;
 use super::stream::SyncStream;
@@ -75,7 +76,9 @@ impl<'d> Drains<'d> {
     pub(super) fn fail(&self, error: Error) {
         let mut failure = self.failure.lock();
         if failure.is_none() {
-            *failure = Some(error);
+            // The user has stopped it: what has failed because of that is no cause.
+            let is_stopped = self.stop.load(Ordering::Relaxed);
+            *failure = Some(if is_stopped { stopped() } else { error });
         }
         self.stop.store(true, Ordering::Relaxed);
         self.queue.close();
@@ -180,7 +183,7 @@ impl<'d> Drain<'d> {
     /// Ends the work of a node when the backup has failed elsewhere.
     pub(super) fn check_stop(&self) -> Result<(), Error> {
         match self.shared.stop.load(Ordering::Relaxed) {
-            true => Err(super::cut::stopped()),
+            true => Err(stopped()),
             false => Ok(()),
         }
     }
@@ -253,7 +256,7 @@ impl<'d> Drain<'d> {
         for frame in self.builder.frames() {
             match shared.queue.push(self.index, frame, shared.stall) {
                 Ok(()) => {}
-                Err(NotTaken::Closed) => return Err(super::cut::stopped()),
+                Err(NotTaken::Closed) => return Err(stopped()),
                 Err(NotTaken::Stalled) => {
                     let limit = shared.stall;
                     (shared.on_event)(BackupEvent::Stalled { limit });
@@ -270,13 +273,15 @@ impl<'d> Drain<'d> {
             _ => ErrorKind::Archive,
         };
         let node = self.node;
-        let text = format!("the data of node {node:?} is not whole: {error}; take the backup again");
+        let text =
+            format!("the data of node {node:?} is not whole: {error}; take the backup again");
         Error::new(kind, text).at_node(node)
     }
 
     fn broken(&self, error: &io::Error) -> Error {
         let node = self.node;
-        let text = format!("the data of node {node:?} is not whole: {error}; take the backup again");
+        let text =
+            format!("the data of node {node:?} is not whole: {error}; take the backup again");
         Error::new(ErrorKind::NodeDown, text).at_node(node)
     }
 }

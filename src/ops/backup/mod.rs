@@ -8,7 +8,7 @@
 //! * `cut`: the pause of writes, and the moment of all nodes; `stream`: what a server sends from then on.
 //! * `scan`: keys one by one, where servers send no streams.
 //! * `drain`: the keys of a node on their way into frames; `queue`: their way to the thread that writes; `rate`: how fast.
-//! * `session`: a backup from the first connection to the cut; `archiving`, `rdb_files`: what is written then.
+//! * `session`: a backup from the first connection to the cut; `archiving`, `rdb_files`: what is written then; `output`: where to.
 //!
 //! Memory: for each node a frame that is being made, and four that wait, of about 1 MiB each; a buffer of 128 KiB; and the
 //! longest key. Where keys are read one by one, also 32 values, and about 40 bytes for each key; under a pause, all data of
@@ -23,6 +23,7 @@ mod facts;
 mod fleet;
 mod node;
 mod options;
+mod output;
 mod queue;
 mod rate;
 mod rdb_files;

@@ -228,10 +228,12 @@ impl SourceNode {
         for words in requests {
             let request = cmd("REPLCONF").arg(&words).to_owned();
             // Servers that do not know a word reply an error, and do without.
-            let _ = connection.call(&request).or_else(|error| match error.kind() {
-                ErrorKind::NodeDown => Err(error),
-                _ => Ok(Value::Nil),
-            })?;
+            let _ = connection
+                .call(&request)
+                .or_else(|error| match error.kind() {
+                    ErrorKind::NodeDown => Err(error),
+                    _ => Ok(Value::Nil),
+                })?;
         }
         Ok(connection)
     }

@@ -4,13 +4,13 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
+use std::thread;
 
 use super::BackupEvent;
 use super::report::{BackupReport, CutKind};
 use super::session::{Data, Session};
 use super::stream::SyncStream;
 use crate::error::{Error, ErrorKind};
-use crate::ops::record::store::each;
 use crate::rdb::{RdbItem, RdbReader};
 
 /// What the name of a file that is not whole ends with.
@@ -60,19 +60,37 @@ impl Session<'_> {
         };
         let nodes = self.nodes.iter().map(|node| node.name.clone());
         let streams = cut.streams.into_iter().map(|node| node.stream);
-        let parts = nodes.zip(streams).zip(&files).collect();
-        let counted = each(parts, |((node, stream), file): ((String, _), &PathBuf)| {
+        let parts = nodes.zip(streams).zip(&files);
+        let write = &|node: String, stream: SyncStream, file: &Path| {
             let written = self.file(&node, stream, file);
             if written.is_err() {
                 self.stop.store(true, Ordering::Relaxed);
             }
             written
+        };
+        // All at once: a server drops those that do not read.
+        let counted = thread::scope(|scope| {
+            let threads: Vec<_> = parts
+                .map(|((node, stream), file)| scope.spawn(move || write(node, stream, file)))
+                .collect();
+            let panicked = |_| {
+                Err(Error::new(
+                    ErrorKind::Archive,
+                    "a thread of the backup has failed",
+                ))
+            };
+            let threads = threads.into_iter();
+            threads
+                .map(|thread| thread.join().unwrap_or_else(panicked))
+                .collect()
         });
         let counted = match first_cause(counted) {
             Ok(counted) => counted,
             Err(error) => {
                 // What is not whole is of no use.
-                files.iter().for_each(|file| drop(fs::remove_file(partial(file))));
+                files
+                    .iter()
+                    .for_each(|file| drop(fs::remove_file(partial(file))));
                 return Err(error);
             }
         };

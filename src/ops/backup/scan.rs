@@ -261,7 +261,14 @@ mod tests {
 
     #[test]
     fn sources_of_libraries_are_read() {
-        let library = |code| Value::Array(vec![bulk("engine"), bulk("LUA"), bulk("library_code"), bulk(code)]);
+        let library = |code| {
+            Value::Array(vec![
+                bulk("engine"),
+                bulk("LUA"),
+                bulk("library_code"),
+                bulk(code),
+            ])
+        };
         let reply = Value::Array(vec![library("one"), library("two")]);
         assert_eq!(sources(&reply), [b"one".to_vec(), b"two".to_vec()]);
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::BackupEvent;
 use super::cut::{Cut, Moment, NoCut, Taker, own_time, wait_for_replicas};
 use super::decide::{self, Candidate, Choice, Void};
-use super::fleet::{FleetState, SourceFleet, SourceNodes};
+use super::fleet::{SourceFleet, SourceNodes};
 use super::node::SourceNode;
 use super::options::BackupOptions;
 use super::rate::RateLimit;
@@ -27,6 +27,8 @@ pub(super) struct Session<'s> {
     pub(super) options: &'s BackupOptions,
     pub(super) stop: &'s Arc<AtomicBool>,
     pub(super) on_event: &'s (dyn Fn(BackupEvent) + Sync),
+    /// How fast all nodes together are read.
+    pub(super) rate: Option<Arc<RateLimit>>,
 }
 
 /// What was taken at the cut.
@@ -79,6 +81,9 @@ impl<'s> Session<'s> {
             options,
             stop,
             on_event,
+            rate: options
+                .bytes_per_second
+                .map(|rate| Arc::new(RateLimit::new(rate))),
         })
     }
 
@@ -88,8 +93,7 @@ impl<'s> Session<'s> {
     ///
     /// Why there is none.
     pub(super) fn cut(&mut self, demanded: Option<CutKind>) -> Result<Taken, Error> {
-        let rate = self.options.bytes_per_second;
-        let rate = rate.map(|rate| Arc::new(RateLimit::new(rate)));
+        let rate = self.rate.clone();
         let taker = Taker {
             fleet: &self.fleet,
             options: self.options,
@@ -98,7 +102,8 @@ impl<'s> Session<'s> {
             on_event: self.on_event,
         };
         let mut warnings = Vec::new();
-        let state = first_state(&taker, &mut self.nodes)?;
+        // A reshard is refused before anything is done.
+        let state = self.fleet.state(&mut self.nodes)?;
         for node in state.unknown() {
             warnings.push(format!(
                 "node {node:?} does not let its record be read, so it is not known whether keys were moving"
@@ -209,11 +214,6 @@ impl<'s> Session<'s> {
             warnings: taken.warnings.clone(),
         }
     }
-}
-
-/// What the nodes say of the fleet first. A reshard is refused before anything is done.
-fn first_state(taker: &Taker<'_>, nodes: &mut [SourceNode]) -> Result<FleetState, Error> {
-    taker.fleet.state(nodes)
 }
 
 /// Reads all keys under the pause.

@@ -111,7 +111,11 @@ impl From<Kind> for CutKind {
 
 impl Backup {
     pub fn run(self) -> Result<Outcome, Failure> {
-        if let Some(out) = self.out.as_deref().filter(|out| !self.force && out.exists()) {
+        if let Some(out) = self
+            .out
+            .as_deref()
+            .filter(|out| !self.force && out.exists())
+        {
             let text = format!("{} exists; --force replaces it", out.display());
             return Err(Failure::Usage(text));
         }
@@ -188,7 +192,8 @@ fn to_file(taker: Taker, out: &Path) -> Result<BackupReport, Failure> {
     let mut partial = out.as_os_str().to_owned();
     partial.push(PARTIAL);
     let partial = PathBuf::from(partial);
-    let at = |path: &Path, error: io::Error| Failure::Failed(format!("{}: {error}", path.display()));
+    let at =
+        |path: &Path, error: io::Error| Failure::Failed(format!("{}: {error}", path.display()));
     let file = File::create(&partial).map_err(|error| at(&partial, error))?;
     let mut progress = Progress::new(Some(partial.clone()));
     let done = taker.run(&file, |event| progress.event(&event));
@@ -226,7 +231,9 @@ impl Progress {
 
     fn event(&mut self, event: &BackupEvent) {
         match event {
-            BackupEvent::Waiting { node } => self.note(&format!("node {node} is busy; waiting for it")),
+            BackupEvent::Waiting { node } => {
+                self.note(&format!("node {node} is busy; waiting for it"))
+            }
             BackupEvent::Void { cause } => self.note(&format!("{cause}; once more")),
             BackupEvent::FellBack { to, cause } => self.note(&format!("{cause}; reading by {to}")),
             BackupEvent::Cut { cut, pause, keys } => {
