@@ -35,7 +35,7 @@ mod writer;
 use std::io;
 
 pub(crate) use self::digest::{KeyDigest, digest};
-pub(crate) use self::payload::{functions_payload, of_dump, payload, write_payload};
+pub(crate) use self::payload::{FOOTER_LENGTH, functions_payload, of_dump, payload, write_payload};
 pub(crate) use self::reader::{RdbItem, RdbReader};
 pub(crate) use self::version::{Family, RdbVersion};
 pub(crate) use self::writer::RdbWriter;

@@ -16,8 +16,7 @@ use super::report::NAMED_KEYS_MAX;
 use super::select::is_record;
 use crate::config::Builder;
 use crate::error::{Error, ErrorKind};
-use crate::rdb::KeyInfo;
-use crate::rdb::digest::digest;
+use crate::rdb::{KeyInfo, digest};
 
 /// Maximum duration of a reply.
 const REPLY_WITHIN: Duration = Duration::from_secs(120);

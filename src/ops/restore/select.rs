@@ -7,7 +7,7 @@ use crate::ops::restore::names::pattern_of;
 use crate::plan::glob_matches;
 use crate::rdb::value::Kind;
 use crate::rdb::{KeyInfo, RdbVersion};
-use crate::topology::record::{RECORD_DB, RECORD_KEY, TARGET_KEY, TOPOLOGY_KEY};
+use crate::topology::record::{RECORD_DB, RECORD_PREFIX};
 
 /// The data type of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -155,8 +155,7 @@ impl Selection {
 
 /// True for the keys in which a node keeps the record of its fleet. Restored elsewhere, they would name the wrong fleet.
 pub(super) fn is_record(info: &KeyInfo) -> bool {
-    let names = [RECORD_KEY, TOPOLOGY_KEY, TARGET_KEY];
-    i64::from(info.db) == RECORD_DB && names.iter().any(|name| name.as_bytes() == info.key)
+    i64::from(info.db) == RECORD_DB && info.key.starts_with(RECORD_PREFIX.as_bytes())
 }
 
 #[cfg(test)]

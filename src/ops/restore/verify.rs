@@ -10,8 +10,7 @@ use super::names::KeyText;
 use super::report::{KeyRefusal, NAMED_KEYS_MAX};
 use super::select::KeyType;
 use crate::error::Error;
-use crate::rdb::digest::{KeyDigest, digest};
-use crate::rdb::{KeyInfo, RdbVersion};
+use crate::rdb::{KeyDigest, KeyInfo, RdbVersion, digest};
 
 /// What an input holds, and what of it is damaged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -16,8 +16,7 @@ use super::run::{Batch, Run, Unit};
 use super::{ExistingKeys, RestoreEvent, RestoreReport, elements};
 use crate::error::{Error, ErrorKind};
 use crate::rdb::convert::{Fit, fit};
-use crate::rdb::digest::digest;
-use crate::rdb::{KeyInfo, RdbVersion, of_dump};
+use crate::rdb::{KeyDigest, KeyInfo, RdbVersion, digest, of_dump};
 use crate::sync::ShardedClient;
 
 /// The first pause before a batch is sent again, and the longest one.
@@ -325,7 +324,7 @@ impl<'w, 'r> Worker<'w, 'r> {
 }
 
 /// The digest of a key as a node has it: how long it has left, and its payload.
-fn digest_of(info: &KeyInfo, (left, payload): (i64, &Vec<u8>)) -> Option<crate::rdb::digest::KeyDigest> {
+fn digest_of(info: &KeyInfo, (left, payload): (i64, &Vec<u8>)) -> Option<KeyDigest> {
     let (value_type, value, version) = of_dump(payload).ok()?;
     let expires_at = (left >= 0).then(|| now().saturating_add(left));
     let expires_at = match (expires_at, info.expires_at) {

@@ -1,5 +1,6 @@
 //! The subcommands.
 
+mod backup;
 mod balance;
 mod completions;
 mod diff;
@@ -31,6 +32,7 @@ pub enum Command {
     Proxy(proxy::Proxy),
     Topology(topology::Topology),
     Reshard(reshard::Reshard),
+    Backup(backup::Backup),
     Restore(restore::Restore),
     Inspect(inspect::Inspect),
     Verify(verify::Verify),
@@ -48,6 +50,7 @@ impl Command {
             Self::Proxy(command) => command.run(),
             Self::Topology(command) => command.run(),
             Self::Reshard(command) => command.run(),
+            Self::Backup(command) => command.run(),
             Self::Restore(command) => command.run(),
             Self::Inspect(command) => command.run(),
             Self::Verify(command) => command.run(),
