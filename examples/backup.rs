@@ -154,7 +154,12 @@ fn back_up(fleet: Builder, file: &std::path::Path) -> Result<(), Box<dyn Error>>
     let begun = Instant::now();
     let backup = Backup::new(fleet, BackupOptions::new())?;
     let report = backup.run(BufWriter::new(File::create(file)?), |_| ())?;
-    println!("backed up in {:.1} s:\n{report}", begun.elapsed().as_secs_f64());
+    println!(
+        "backed up {} keys in {:.1} s; writes were paused for {:?}",
+        report.keys(),
+        begun.elapsed().as_secs_f64(),
+        report.pause
+    );
     Ok(())
 }
 
@@ -175,6 +180,9 @@ fn restore(file: &std::path::Path, target: Builder, nodes: usize) -> Result<(), 
     if !report.is_complete() {
         return Err(report.to_string().into());
     }
-    println!("restored to {nodes} nodes in {:.1} s", begun.elapsed().as_secs_f64());
+    println!(
+        "restored to {nodes} nodes in {:.1} s",
+        begun.elapsed().as_secs_f64()
+    );
     Ok(())
 }

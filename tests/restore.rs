@@ -5,12 +5,13 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redis::{Connection, Value, cmd, pipe};
+use redis_sharding::ops::backup::{Backup, BackupOptions, BackupReport};
 use redis_sharding::ops::restore::{
     DiffOptions, DiffReport, DiffSide, Difference, ExistingKeys, KeyType, Restore, RestoreEvent,
     RestoreInput, RestoreOptions, RestoreReport, diff, inspect, verify,
@@ -31,7 +32,10 @@ fn run(connection: &mut Connection, words: &[&str]) -> Value {
 }
 
 fn has_functions(connection: &mut Connection) -> bool {
-    cmd("FUNCTION").arg("LIST").query::<Value>(connection).is_ok()
+    cmd("FUNCTION")
+        .arg("LIST")
+        .query::<Value>(connection)
+        .is_ok()
 }
 
 /// Keys of every type and encoding, in three databases.
@@ -50,27 +54,53 @@ fn fill(connection: &mut Connection, prefix: &str) {
     }
     requests.set(key("compressed"), "ab".repeat(5000)).ignore();
     requests.set(key("big"), vec![b'x'; 300_000]).ignore();
-    requests.set(key("binary\0\r\n\u{ff}"), vec![0_u8, 255, 13, 10]).ignore();
+    requests
+        .set(key("binary\0\r\n\u{ff}"), vec![0_u8, 255, 13, 10])
+        .ignore();
     requests.set("12", "a key that is a number").ignore();
     for item in 0..2000 {
         let text = format!("item number {item}");
         requests.rpush(key("list"), &text).ignore();
         requests.sadd(key("table"), &text).ignore();
-        requests.zadd(key("skiplist"), &text, f64::from(item) / 3.0).ignore();
+        requests
+            .zadd(key("skiplist"), &text, f64::from(item) / 3.0)
+            .ignore();
         requests.hset(key("hash table"), &text, item).ignore();
         requests.sadd(key("integers"), item).ignore();
     }
     for item in 0..5 {
         requests.rpush(key("short list"), item).ignore();
         requests.sadd(key("short set"), format!("m{item}")).ignore();
-        requests.zadd(key("short sorted"), format!("m{item}"), f64::from(item) * 0.1).ignore();
-        requests.hset(key("short hash"), format!("f{item}"), item).ignore();
+        requests
+            .zadd(
+                key("short sorted"),
+                format!("m{item}"),
+                f64::from(item) * 0.1,
+            )
+            .ignore();
+        requests
+            .hset(key("short hash"), format!("f{item}"), item)
+            .ignore();
         requests.sadd(key("short integers"), item).ignore();
     }
-    requests.cmd("ZADD").arg(key("scores")).arg(&["inf", "a", "-inf", "b", "-0", "c", "1e300", "d"]).ignore();
-    requests.cmd("RPUSH").arg(key("long item")).arg(vec![b'y'; 20_000]).arg("short").ignore();
+    requests
+        .cmd("ZADD")
+        .arg(key("scores"))
+        .arg(&["inf", "a", "-inf", "b", "-0", "c", "1e300", "d"])
+        .ignore();
+    requests
+        .cmd("RPUSH")
+        .arg(key("long item"))
+        .arg(vec![b'y'; 20_000])
+        .arg("short")
+        .ignore();
     for id in 1..300 {
-        requests.cmd("XADD").arg(key("stream")).arg(format!("{id}-1")).arg(&["field", "value", "other", "text"]).ignore();
+        requests
+            .cmd("XADD")
+            .arg(key("stream"))
+            .arg(format!("{id}-1"))
+            .arg(&["field", "value", "other", "text"])
+            .ignore();
     }
     for (words, name) in [
         (&["XDEL", "5-1", "7-1"][..], "stream"),
@@ -85,31 +115,57 @@ fn fill(connection: &mut Connection, prefix: &str) {
         command.arg(key(name)).arg(&words[1..]).ignore();
     }
     for consumer in ["alice", "bob"] {
-        requests.cmd("XREADGROUP").arg(&["GROUP", "group", consumer, "COUNT", "10", "STREAMS"]).arg(key("stream")).arg(">").ignore();
+        requests
+            .cmd("XREADGROUP")
+            .arg(&["GROUP", "group", consumer, "COUNT", "10", "STREAMS"])
+            .arg(key("stream"))
+            .arg(">")
+            .ignore();
     }
     // Pending, and no longer there.
     requests.cmd("XDEL").arg(key("stream")).arg("3-1").ignore();
-    requests.cmd("XADD").arg(key("emptied")).arg(&["MAXLEN", "0", "9-9", "a", "b"]).ignore();
+    requests
+        .cmd("XADD")
+        .arg(key("emptied"))
+        .arg(&["MAXLEN", "0", "9-9", "a", "b"])
+        .ignore();
     for number in 0..500 {
         let at = now() + 3_600_000 + number;
-        requests.cmd("SET").arg(key(&format!("expiring {number}"))).arg(number).arg("PXAT").arg(at).ignore();
+        requests
+            .cmd("SET")
+            .arg(key(&format!("expiring {number}")))
+            .arg(number)
+            .arg("PXAT")
+            .arg(at)
+            .ignore();
     }
-    requests.cmd("SELECT").arg(3).ignore().set(key("text"), "in database 3").ignore();
+    requests
+        .cmd("SELECT")
+        .arg(3)
+        .ignore()
+        .set(key("text"), "in database 3")
+        .ignore();
     requests.cmd("SELECT").arg(0).ignore();
     let () = requests.query(connection).unwrap();
     let mut expire = cmd("HPEXPIRE");
-    expire.arg(key("short hash")).arg(&["7200000", "FIELDS", "2", "f1", "f3"]);
+    expire
+        .arg(key("short hash"))
+        .arg(&["7200000", "FIELDS", "2", "f1", "f3"]);
     // A server without expiries of fields refuses it.
     let _ = expire.query::<Value>(connection);
 }
 
-const LIBRARY: &str = "#!lua name=counting\nredis.register_function('one', function() return 1 end)";
+const LIBRARY: &str =
+    "#!lua name=counting\nredis.register_function('one', function() return 1 end)";
 
 /// The RDB file that a server writes now.
 fn saved(servers: &Servers, index: usize) -> PathBuf {
     let connection = &mut servers.connection(index);
     let () = cmd("SAVE").query(connection).unwrap();
-    let (_, folder): (String, String) = cmd("CONFIG").arg(&["GET", "dir"]).query(connection).unwrap();
+    let (_, folder): (String, String) = cmd("CONFIG")
+        .arg(&["GET", "dir"])
+        .query(connection)
+        .unwrap();
     PathBuf::from(folder).join("dump.rdb")
 }
 
@@ -120,7 +176,11 @@ fn fleet(servers: &Servers, indices: std::ops::Range<usize>) -> Builder {
     })
 }
 
-fn restore(target: Builder, rdb: &[PathBuf], options: RestoreOptions) -> Result<RestoreReport, redis_sharding::Error> {
+fn restore(
+    target: Builder,
+    rdb: &[PathBuf],
+    options: RestoreOptions,
+) -> Result<RestoreReport, redis_sharding::Error> {
     Restore::new(target, options)?.run(&mut RestoreInput::rdb(rdb), |_| ())
 }
 
@@ -244,7 +304,10 @@ fn keys_are_chosen_and_renamed() {
     fill(connection, "user:");
     run(connection, &["SET", "gone", "x", "PX", "5000"]);
     run(connection, &["SELECT", "15"]);
-    run(connection, &["SET", "redis-sharding:record", "of another fleet"]);
+    run(
+        connection,
+        &["SET", "redis-sharding:record", "of another fleet"],
+    );
     run(connection, &["SELECT", "0"]);
     let file = saved(&servers, 0);
     // Its time is up when the file is read.
@@ -263,12 +326,18 @@ fn keys_are_chosen_and_renamed() {
     let mut client = target().build().unwrap();
     let text: String = cmd("GET").arg("copy:text").query(&mut client).unwrap();
     assert_eq!(text, "the quick brown fox");
-    let fields: u64 = cmd("HLEN").arg("copy:short hash").query(&mut client).unwrap();
+    let fields: u64 = cmd("HLEN")
+        .arg("copy:short hash")
+        .query(&mut client)
+        .unwrap();
     assert_eq!(fields, 5);
     let in_five = (1..3).find_map(|index| {
         let connection = &mut servers.connection(index);
         run(connection, &["SELECT", "5"]);
-        cmd("GET").arg("copy:text").query::<Option<String>>(connection).unwrap()
+        cmd("GET")
+            .arg("copy:text")
+            .query::<Option<String>>(connection)
+            .unwrap()
     });
     assert_eq!(in_five.as_deref(), Some("in database 3"));
 
@@ -289,7 +358,9 @@ fn a_plan_counts_what_each_node_would_get() {
     let planned: Vec<u64> = plan.nodes.iter().map(|node| node.keys).collect();
     let size = |index| -> u64 { cmd("DBSIZE").query(&mut servers.connection(index)).unwrap() };
     assert_eq!((size(0), size(1)), (0, 0));
-    restorer.run(&mut RestoreInput::rdb([&file]), |_| ()).unwrap();
+    restorer
+        .run(&mut RestoreInput::rdb([&file]), |_| ())
+        .unwrap();
     // Without the key of database 3.
     let restored = size(0) + size(1);
     assert_eq!(planned.iter().sum::<u64>(), restored + 1);
@@ -315,7 +386,10 @@ fn several_rdb_files_are_restored_together() {
     let both = DiffSide::Input(RestoreInput::rdb(&files));
     let target = DiffSide::Fleet(Box::new(fleet(&servers, 2..4)));
     let found = diff(both, target, DiffOptions::new()).unwrap();
-    assert!(found.is_equal() && found.equal == report.restored, "{found}");
+    assert!(
+        found.is_equal() && found.equal == report.restored,
+        "{found}"
+    );
     // A fleet and a fleet.
     let old = DiffSide::Fleet(Box::new(fleet(&servers, 0..2)));
     let new = DiffSide::Fleet(Box::new(fleet(&servers, 2..4)));
@@ -364,7 +438,11 @@ fn target_that_evicts_is_refused_unless_told() {
         .unwrap();
     let connection = &mut servers.connection(0);
     for number in 0..400 {
-        let () = cmd("SET").arg(number).arg(vec![b'a' + (number % 7) as u8; 40_000 + number]).query(connection).unwrap();
+        let () = cmd("SET")
+            .arg(number)
+            .arg(vec![b'a' + (number % 7) as u8; 40_000 + number])
+            .query(connection)
+            .unwrap();
     }
     run(connection, &["CONFIG", "SET", "rdbcompression", "no"]);
     let file = saved(&servers, 0);
@@ -377,9 +455,15 @@ fn target_that_evicts_is_refused_unless_told() {
     assert!(refused.to_string().contains("maxmemory"), "{refused}");
     let report = restore(target(), &[file.clone()], options.with_little_memory(true)).unwrap();
     assert_eq!(report.restored, 400);
-    assert!(!report.is_complete() && report.evicted[0].1 > 100, "{report}");
+    assert!(
+        !report.is_complete() && report.evicted[0].1 > 100,
+        "{report}"
+    );
     // Without eviction the server says it.
-    run(&mut evicting.connection(0), &["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    run(
+        &mut evicting.connection(0),
+        &["CONFIG", "SET", "maxmemory-policy", "noeviction"],
+    );
     run(&mut evicting.connection(0), &["FLUSHALL"]);
     let options = RestoreOptions::new().with_little_memory(true);
     let failed = restore(target(), &[file], options).unwrap_err();
@@ -402,7 +486,12 @@ fn damaged_rdb_file_is_refused_and_restored_as_far_as_it_is_good() {
     assert_eq!(size, 0);
     let verified = verify(&mut RestoreInput::rdb([&cut])).unwrap();
     assert!(!verified.is_good() && verified.damage.len() == 1);
-    let report = restore(target(), &[cut.clone()], RestoreOptions::new().with_damaged(true)).unwrap();
+    let report = restore(
+        target(),
+        &[cut.clone()],
+        RestoreOptions::new().with_damaged(true),
+    )
+    .unwrap();
     assert!(!report.is_complete() && report.lost.len() == 1, "{report}");
     assert_eq!(report.restored, verified.keys);
     let found = compare(&file, target());
@@ -429,7 +518,9 @@ fn killed_target_is_waited_for_and_gone_on_with() {
     for chunk in (0..40_000).collect::<Vec<u32>>().chunks(2000) {
         let mut requests = pipe();
         for number in chunk {
-            requests.set(format!("key:{number}"), format!("{number:0100}")).ignore();
+            requests
+                .set(format!("key:{number}"), format!("{number:0100}"))
+                .ignore();
         }
         let () = requests.query(connection).unwrap();
     }
@@ -442,7 +533,9 @@ fn killed_target_is_waited_for_and_gone_on_with() {
             .with_progress(folder.path().join("progress"))
             .with_patience(Duration::from_millis(300))
     };
-    let slow = options().with_bytes_per_second(1_000_000).with_element_bytes(10_000);
+    let slow = options()
+        .with_bytes_per_second(1_000_000)
+        .with_element_bytes(10_000);
     let restorer = Restore::new(target(), slow).unwrap();
     let restored = Mutex::new(0);
     let failed = restorer.run(&mut RestoreInput::rdb([&file]), |event| {
@@ -463,7 +556,10 @@ fn killed_target_is_waited_for_and_gone_on_with() {
     let refused = restore(target(), &[file.clone()], other).unwrap_err();
     assert!(refused.to_string().contains("other options"), "{refused}");
     let refused = restore(target(), &[file.clone()], options()).unwrap_err();
-    assert!(refused.to_string().contains("--allow-restarted"), "{refused}");
+    assert!(
+        refused.to_string().contains("--allow-restarted"),
+        "{refused}"
+    );
     let report = restore(target(), &[file.clone()], options().with_restarted(true)).unwrap();
     assert!(report.is_complete(), "{report}");
     assert!(report.resumed > 0 && report.existing == 0, "{report}");
@@ -522,4 +618,139 @@ fn rdb_file_is_inspected() {
     assert_eq!(node.types[&KeyType::Stream], 2);
     assert!(node.server.is_some() && node.keys.unwrap() > 500);
     assert!(found.damage.is_empty());
+}
+
+/// A fleet with all types, and its archive.
+fn archived(servers: &Servers, options: BackupOptions) -> (TempDir, PathBuf, BackupReport) {
+    for index in 0..servers.len() {
+        fill(&mut servers.connection(index), &format!("of {index}:"));
+        // All have it.
+        run(&mut servers.connection(index), &["DEL", "12"]);
+    }
+    if has_functions(&mut servers.connection(0)) {
+        run(&mut servers.connection(0), &["FUNCTION", "LOAD", LIBRARY]);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("fleet.rsb");
+    let backup = Backup::new(fleet(servers, 0..servers.len()), options).unwrap();
+    let report = backup
+        .run(fs::File::create(&file).unwrap(), |_| ())
+        .unwrap();
+    (folder, file, report)
+}
+
+fn from_archive(
+    file: &Path,
+    target: Builder,
+    options: RestoreOptions,
+) -> Result<RestoreReport, redis_sharding::Error> {
+    Restore::new(target, options)?.run(&mut RestoreInput::archive(file), |_| ())
+}
+
+fn compare_archive(file: &Path, target: Builder) -> DiffReport {
+    let first = DiffSide::Input(RestoreInput::archive(file));
+    diff(first, DiffSide::Fleet(Box::new(target)), DiffOptions::new()).unwrap()
+}
+
+#[test]
+fn archive_of_three_nodes_is_restored_to_two_and_to_a_pipe() {
+    let (Some(sources), Some(targets)) = (Servers::start(3), Servers::start(2)) else {
+        return;
+    };
+    let (_folder, file, made) = archived(&sources, BackupOptions::new());
+    let found = inspect(&mut RestoreInput::archive(&file)).unwrap();
+    assert_eq!(found.nodes.len(), 3);
+    let keys: u64 = found.nodes.iter().filter_map(|node| node.keys).sum();
+    assert_eq!(keys, made.keys());
+    assert!(
+        found.is_consistent == Some(true) && found.damage.is_empty(),
+        "{found:?}"
+    );
+    let good = verify(&mut RestoreInput::archive(&file)).unwrap();
+    assert!(good.is_good() && good.keys == keys, "{good}");
+    let target = || fleet(&targets, 0..2);
+    let report = from_archive(&file, target(), RestoreOptions::new()).unwrap();
+    assert!(report.is_complete() && report.restored == keys, "{report}");
+    let found = compare_archive(&file, target());
+    assert!(found.is_equal() && found.equal == keys, "{found}");
+    let old = DiffSide::Fleet(Box::new(fleet(&sources, 0..3)));
+    let new = DiffSide::Fleet(Box::new(target()));
+    let found = diff(old, new, DiffOptions::new()).unwrap();
+    assert!(found.is_equal(), "{found}");
+    if has_functions(&mut targets.connection(1)) {
+        let one: i64 = cmd("FCALL")
+            .arg(&["one", "0"])
+            .query(&mut targets.connection(1))
+            .unwrap();
+        assert_eq!((one, report.functions), (1, 1));
+    }
+    // The library is there already, and is the same.
+    run(&mut targets.connection(0), &["FLUSHALL"]);
+    run(&mut targets.connection(1), &["FLUSHALL"]);
+    let stream = fs::File::open(&file).unwrap();
+    let restorer = Restore::new(target(), RestoreOptions::new()).unwrap();
+    let report = restorer
+        .run(&mut RestoreInput::archive_stream(stream), |_| ())
+        .unwrap();
+    assert!(report.is_complete() && report.restored == keys, "{report}");
+}
+
+#[test]
+fn damaged_archive_is_refused_and_restored_as_far_as_it_is_good() {
+    let (Some(sources), Some(targets)) = (Servers::start(2), Servers::start(1)) else {
+        return;
+    };
+    let (folder, file, made) = archived(&sources, BackupOptions::new());
+    let bytes = fs::read(&file).unwrap();
+    let mut flipped = bytes.clone();
+    flipped[bytes.len() / 2] ^= 1;
+    let target = || fleet(&targets, 0..1);
+    for (name, bytes) in [
+        ("cut", &bytes[..bytes.len() * 3 / 4]),
+        ("flipped", &flipped),
+    ] {
+        let damaged = folder.path().join(name);
+        fs::write(&damaged, bytes).unwrap();
+        let refused = from_archive(&damaged, target(), RestoreOptions::new()).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Archive);
+        assert!(refused.to_string().contains("--damaged"), "{refused}");
+        let size: u64 = cmd("DBSIZE").query(&mut targets.connection(0)).unwrap();
+        assert_eq!(size, 0);
+        let verified = verify(&mut RestoreInput::archive(&damaged)).unwrap();
+        assert!(
+            !verified.is_good() && !verified.damage.is_empty(),
+            "{verified}"
+        );
+        let accepted = RestoreOptions::new().with_damaged(true);
+        let report = from_archive(&damaged, target(), accepted).unwrap();
+        assert!(!report.is_complete() && !report.lost.is_empty(), "{report}");
+        assert_eq!(report.restored, verified.keys);
+        assert!(report.restored < made.keys());
+        let found = compare_archive(&file, target());
+        assert_eq!((found.equal, found.values), (report.restored, 0), "{found}");
+        flush(&targets, 0..1);
+    }
+}
+
+#[test]
+#[cfg(feature = "backup-encryption")]
+fn encrypted_archive_is_restored_with_its_identity() {
+    let (Some(sources), Some(targets)) = (Servers::start(1), Servers::start(1)) else {
+        return;
+    };
+    let recipient = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
+    let options = BackupOptions::new().with_recipient(recipient);
+    let (folder, file, made) = archived(&sources, options);
+    let refused = from_archive(&file, fleet(&targets, 0..1), RestoreOptions::new()).unwrap_err();
+    assert!(refused.to_string().contains("encrypted"), "{refused}");
+    let identity = folder.path().join("identity");
+    let key =
+        "# a key\nAGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33\n";
+    fs::write(&identity, key).unwrap();
+    let input = || RestoreInput::archive(&file).with_identity(&identity);
+    assert_eq!(inspect(&mut input()).unwrap().nodes.len(), 1);
+    assert!(verify(&mut input()).unwrap().is_good());
+    let restorer = Restore::new(fleet(&targets, 0..1), RestoreOptions::new()).unwrap();
+    let report = restorer.run(&mut input(), |_| ()).unwrap();
+    assert_eq!(report.restored, made.keys());
 }

@@ -13,6 +13,8 @@ use crate::archive::{
     self, ArchiveError, ArchiveReader, Damage, EntryAssembler, Incomplete, IncompleteReason,
     Manifest, NodeTotals, Summary, Totals, Verification,
 };
+#[cfg(feature = "backup-encryption")]
+use crate::archive::{Identities, MaybeEncrypted};
 use crate::error::{Error, ErrorKind};
 use crate::rdb::RdbVersion;
 
@@ -47,7 +49,7 @@ impl ArchiveItems {
         identity: Option<&Path>,
         takes_damaged: bool,
     ) -> Result<Self, Error> {
-        let read = decrypted(read, identity)?;
+        let read = decrypted(read, &name, identity)?;
         let reader = match takes_damaged {
             true => ArchiveReader::recover(read),
             false => ArchiveReader::new(read),
@@ -138,7 +140,7 @@ impl Items for ArchiveItems {
 /// If it cannot be read, or is no archive.
 pub(super) fn summary(file: &Path, identity: Option<&Path>) -> Result<InputSummary, Error> {
     let name = file.display().to_string();
-    let read = decrypted(open(file)?, identity)?;
+    let read = decrypted(open(file)?, &name, identity)?;
     let mut reader = ArchiveReader::recover(read).map_err(|error| failed(&name, &error))?;
     let mut summary = InputSummary::default();
     while let Some(frame) = reader.next().map_err(|error| failed(&name, &error))? {
@@ -146,7 +148,10 @@ pub(super) fn summary(file: &Path, identity: Option<&Path>) -> Result<InputSumma
         summary.bytes += frame.length();
     }
     let lost = damage_texts(reader.damage(), reader.manifest());
-    summary.lost = lost.into_iter().map(|text| format!("{name}: {text}")).collect();
+    summary.lost = lost
+        .into_iter()
+        .map(|text| format!("{name}: {text}"))
+        .collect();
     if let Some(totals) = reader.totals().filter(|_| summary.lost.is_empty()) {
         let sum = totals.sum();
         summary.keys = sum.keys;
@@ -178,9 +183,13 @@ pub(super) fn inspect(
         (None, Some(stream)) => stream,
         (None, None) => return Err(Error::config("a stream can be read only once")),
     };
-    let reader = ArchiveReader::recover(decrypted(read, identity)?);
+    let reader = ArchiveReader::recover(decrypted(read, &name, identity)?);
     let mut reader = reader.map_err(|error| failed(&name, &error))?;
-    while reader.next().map_err(|error| failed(&name, &error))?.is_some() {}
+    while reader
+        .next()
+        .map_err(|error| failed(&name, &error))?
+        .is_some()
+    {}
     let manifest = reader.manifest().cloned().unwrap_or_default();
     Ok(Inspection {
         damage: damage_texts(reader.damage(), Some(&manifest)),
@@ -199,7 +208,7 @@ pub(super) fn verify(
     identity: Option<&Path>,
     check: &mut dyn FnMut(&archive::Entry) -> Result<(), String>,
 ) -> Result<Verification, Error> {
-    let read = decrypted(read, identity)?;
+    let read = decrypted(read, name, identity)?;
     let verified = archive::verify(read, ENTRY_MAX, |_, item| match item {
         archive::Item::Entry(entry) => check(entry),
         _ => Ok(()),
@@ -223,20 +232,32 @@ pub(super) fn open(file: &Path) -> Result<ArchiveBytes, Error> {
 }
 
 /// The bytes of an archive that may be encrypted.
-fn decrypted(read: ArchiveBytes, identity: Option<&Path>) -> Result<ArchiveBytes, Error> {
-    match identity {
-        None => Ok(read),
-        Some(file) => Err(Error::config(format!(
-            "{}: encrypted archives cannot be read yet",
-            file.display()
-        ))),
-    }
+#[cfg(feature = "backup-encryption")]
+fn decrypted(
+    read: ArchiveBytes,
+    name: &str,
+    identity: Option<&Path>,
+) -> Result<ArchiveBytes, Error> {
+    let identities = identity.map(|file| {
+        let text = std::fs::read_to_string(file).map_err(|error| unreadable(file, &error))?;
+        Identities::parse(&text).map_err(|error| failed(&file.display().to_string(), &error))
+    });
+    let identities = identities.transpose()?;
+    let opened = MaybeEncrypted::open(read, identities.as_ref());
+    Ok(Box::new(opened.map_err(|error| failed(name, &error))?))
+}
+
+/// The bytes of an archive. One that is encrypted is refused by its reader.
+#[cfg(not(feature = "backup-encryption"))]
+fn decrypted(read: ArchiveBytes, _: &str, _: Option<&Path>) -> Result<ArchiveBytes, Error> {
+    Ok(read)
 }
 
 /// What is lost, in words.
 fn damage_texts(damage: &Damage, manifest: Option<&Manifest>) -> Vec<String> {
     let lost = damage.lost.iter().map(|(node, lost)| {
-        let name = manifest.map_or_else(|| format!("#{node}"), |manifest| manifest.node_name(*node));
+        let name =
+            manifest.map_or_else(|| format!("#{node}"), |manifest| manifest.node_name(*node));
         let at_least = if damage.is_exact() { "" } else { "at least " };
         format!(
             "node {}: {at_least}{} keys and functions are lost, in {} frames",

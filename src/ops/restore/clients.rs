@@ -48,7 +48,11 @@ impl Clients {
     ///
     /// As for [`Builder::build`]; and if the servers of a cluster do not say which nodes there are.
     pub(super) fn first(&self) -> Result<ShardedClient, Error> {
-        let client = self.builder.clone().build()?.with_timeout(self.reply_within);
+        let client = self
+            .builder
+            .clone()
+            .build()?
+            .with_timeout(self.reply_within);
         client.shared().ready()?;
         Ok(client)
     }

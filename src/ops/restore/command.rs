@@ -33,7 +33,8 @@ impl Requests {
             Access::Idle(seconds) => Some((&b"IDLETIME"[..], seconds.to_string())),
             Access::Frequency(frequency) => Some((&b"FREQ"[..], frequency.to_string())),
         };
-        let args = 4 + usize::from(replaces) + usize::from(expires) + 2 * usize::from(access.is_some());
+        let args =
+            4 + usize::from(replaces) + usize::from(expires) + 2 * usize::from(access.is_some());
         let out = &mut self.packed;
         write_header(out, args);
         write_arg(out, b"RESTORE");

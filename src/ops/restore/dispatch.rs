@@ -45,7 +45,9 @@ impl Lane {
 impl<'d, 'r> Dispatcher<'d, 'r> {
     /// A dispatcher to these threads.
     pub(super) fn new(run: &'d Run<'r>, senders: Vec<SyncSender<Batch>>) -> Self {
-        let lanes = senders.into_iter().map(|sender| Lane { sender, open: None });
+        let lanes = senders
+            .into_iter()
+            .map(|sender| Lane { sender, open: None });
         Self {
             run,
             lanes: lanes.collect(),

@@ -2,10 +2,10 @@
 
 use redis::Value;
 
+use super::ExistingKeys;
 use super::command::Requests;
 use super::run::Unit;
 use super::worker::{Attempts, Worker, exists};
-use super::ExistingKeys;
 use crate::error::{Error, ErrorKind};
 use crate::rdb::bytes::Malformed;
 use crate::rdb::elements::{Building, build};

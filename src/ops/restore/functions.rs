@@ -142,7 +142,9 @@ fn call(node: &Node, command: &Cmd) -> Result<Value, Error> {
 fn library_of(source: &[u8]) -> String {
     let text = String::from_utf8_lossy(source);
     let line = text.lines().next().unwrap_or_default();
-    let name = line.split_whitespace().find_map(|word| word.strip_prefix("name="));
+    let name = line
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("name="));
     name.unwrap_or("without a name").to_owned()
 }
 

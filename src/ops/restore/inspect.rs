@@ -94,9 +94,8 @@ pub fn inspect(input: &mut RestoreInput) -> Result<Inspection, Error> {
 
 /// Counts the keys of an RDB file.
 fn rdb_file(file: &Path, inspection: &mut Inspection) -> Result<InspectedNode, Error> {
-    let failed = |error: RdbError| {
-        Error::new(ErrorKind::Archive, format!("{}: {error}", file.display()))
-    };
+    let failed =
+        |error: RdbError| Error::new(ErrorKind::Archive, format!("{}: {error}", file.display()));
     let opened = File::open(file).map_err(|error| unreadable(file, &error))?;
     let mut reader = RdbReader::new(opened).map_err(failed)?;
     let mut node = InspectedNode {

@@ -54,7 +54,7 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread;
 
-pub use self::diff::{DiffOptions, DiffReport, DiffSide, DifferentKey, Difference, diff};
+pub use self::diff::{DiffOptions, DiffReport, DiffSide, Difference, DifferentKey, diff};
 pub use self::event::RestoreEvent;
 pub use self::input::RestoreInput;
 pub use self::inspect::{InspectedNode, Inspection, inspect};

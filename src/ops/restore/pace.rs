@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+/// Shorter pauses are put off, so that keys are sent together.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+
 /// How many bytes may be sent by now.
 #[derive(Debug)]
 pub(super) struct Pace {
@@ -28,7 +31,11 @@ impl Pace {
         // What was sent before, so that a first large value need not wait.
         let due = Duration::from_secs_f64(self.sent as f64 / per_second as f64);
         self.sent += bytes;
-        due.saturating_sub(now.saturating_duration_since(self.begun))
+        let pause = due.saturating_sub(now.saturating_duration_since(self.begun));
+        match pause >= PAUSE_MIN {
+            true => pause,
+            false => Duration::ZERO,
+        }
     }
 }
 

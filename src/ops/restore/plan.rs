@@ -2,10 +2,10 @@
 
 use std::fmt;
 
+use super::RestoreOptions;
 use super::report::RestoreReport;
 use super::run::{Run, Unit};
 use super::servers::{Findings, TargetServer};
-use super::RestoreOptions;
 use crate::rdb::convert::{Fit, fit};
 
 /// What would be restored, and why it cannot be.

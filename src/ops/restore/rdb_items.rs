@@ -46,7 +46,9 @@ impl Items for RdbItems {
                 let opened = File::open(&file).map_err(|error| unreadable(&file, &error))?;
                 match RdbReader::new(opened) {
                     Ok(reader) => self.current = Some((file, reader)),
-                    Err(error) => return Err(Error::new(ErrorKind::Archive, damage(&file, &error))),
+                    Err(error) => {
+                        return Err(Error::new(ErrorKind::Archive, damage(&file, &error)));
+                    }
                 }
                 continue;
             };
@@ -93,7 +95,8 @@ pub(super) fn summary(files: &[PathBuf]) -> Result<InputSummary, Error> {
     for file in files {
         let opened = File::open(file).map_err(|error| unreadable(file, &error))?;
         let reader = RdbReader::new(opened);
-        let reader = reader.map_err(|error| Error::new(ErrorKind::Archive, damage(file, &error)))?;
+        let reader =
+            reader.map_err(|error| Error::new(ErrorKind::Archive, damage(file, &error)))?;
         if let Err(error) = count(reader, &mut summary) {
             summary.lost.push(damage(file, &error));
         }

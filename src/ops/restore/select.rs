@@ -114,7 +114,10 @@ impl Selection {
             return Choice::Record;
         }
         let is_matched = self.patterns.is_empty()
-            || self.patterns.iter().any(|pattern| glob_matches(pattern, &info.key));
+            || self
+                .patterns
+                .iter()
+                .any(|pattern| glob_matches(pattern, &info.key));
         let is_of_type =
             self.types.is_empty() || self.types.contains(&KeyType::of(info.value_type, version));
         if !is_matched || !is_of_type {
@@ -196,10 +199,19 @@ mod tests {
             databases: vec![(2, 0)],
             ..Selection::default()
         };
-        assert_eq!(some.choose(&info(2, "user:1", 16), version, 0), Choice::Take(0));
+        assert_eq!(
+            some.choose(&info(2, "user:1", 16), version, 0),
+            Choice::Take(0)
+        );
         assert_eq!(some.choose(&info(1, "x", 4), version, 0), Choice::Take(1));
-        assert_eq!(some.choose(&info(2, "user:1", 0), version, 0), Choice::Filtered);
-        assert_eq!(some.choose(&info(2, "other", 4), version, 0), Choice::Filtered);
+        assert_eq!(
+            some.choose(&info(2, "user:1", 0), version, 0),
+            Choice::Filtered
+        );
+        assert_eq!(
+            some.choose(&info(2, "other", 4), version, 0),
+            Choice::Filtered
+        );
     }
 
     #[test]

@@ -58,8 +58,9 @@ impl TargetServer {
             let pair: Vec<String> = FromRedisValue::from_redis_value(reply).ok()?;
             pair.last()?.parse().ok()
         });
-        Self::of_info(node.name(), &info, bulk)
-            .ok_or_else(|| Error::config(format!("node {:?} does not name its version", node.name())))
+        Self::of_info(node.name(), &info, bulk).ok_or_else(|| {
+            Error::config(format!("node {:?} does not name its version", node.name()))
+        })
     }
 
     /// Reads the reply to INFO.
@@ -179,7 +180,11 @@ pub(super) fn node_reply(node: &Node, words: &[&str]) -> Result<Value, Error> {
 pub(super) fn node_text(node: &Node, words: &[&str]) -> Result<String, Error> {
     let reply = node_reply(node, words)?;
     String::from_redis_value(reply).map_err(|_| {
-        let text = format!("node {:?} has replied to {} with no text", node.name(), words.join(" "));
+        let text = format!(
+            "node {:?} has replied to {} with no text",
+            node.name(),
+            words.join(" ")
+        );
         Error::config(text).at_node(node.name())
     })
 }
@@ -207,7 +212,11 @@ mod tests {
         let found = check(&servers, Some(1), Some(800), &options);
         assert_eq!((found.refusals.len(), found.remarks.len()), (0, 1));
         let options = options.with_little_memory(true);
-        assert!(check(&servers, Some(100), Some(2000), &options).refusals.is_empty());
+        assert!(
+            check(&servers, Some(100), Some(2000), &options)
+                .refusals
+                .is_empty()
+        );
         let unlimited = INFO.replace("maxmemory:1000", "maxmemory:0");
         let unlimited = TargetServer::of_info("a", &unlimited, None).unwrap();
         let found = check(&[unlimited], Some(100), Some(2000), &RestoreOptions::new());

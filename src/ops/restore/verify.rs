@@ -95,7 +95,13 @@ pub fn verify(input: &mut RestoreInput) -> Result<VerifyReport, Error> {
         }
         Source::ArchiveFile(file) => {
             let (name, read) = (file.display().to_string(), archive_items::open(file)?);
-            of_archive(read, &name, input.identity.as_deref(), &mut report, &mut sum)?;
+            of_archive(
+                read,
+                &name,
+                input.identity.as_deref(),
+                &mut report,
+                &mut sum,
+            )?;
         }
         Source::ArchiveStream(read) => {
             let read = read.take();

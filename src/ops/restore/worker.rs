@@ -295,7 +295,8 @@ impl<'w, 'r> Worker<'w, 'r> {
         requests.add(&[b"PTTL", &info.key]);
         requests.add(&[b"DUMP", &info.key]);
         let replies = client.execute_packed(&requests.packed, requests.count);
-        let replies = replies.and_then(|replies| replies.into_iter().collect::<Result<Vec<_>, _>>());
+        let replies =
+            replies.and_then(|replies| replies.into_iter().collect::<Result<Vec<_>, _>>());
         let replies = match replies {
             Ok(replies) => replies,
             Err(error) if error.is_retryable() => return Ok(Verdict::Doubt(error)),

@@ -156,7 +156,11 @@ impl Text for Shown {
         if let Some(fingerprint) = &self.fingerprint {
             writeln!(output, "topology {fingerprint}")?;
         }
-        writeln!(output, "\n{HEAD}{:>12} {:>12}  node{HEAD:#}", "keys", "bytes")?;
+        writeln!(
+            output,
+            "\n{HEAD}{:>12} {:>12}  node{HEAD:#}",
+            "keys", "bytes"
+        )?;
         for node in &self.nodes {
             write_node(node, output)?;
         }
@@ -176,8 +180,14 @@ fn write_node(node: &ShownNode, output: &mut impl Write) -> io::Result<()> {
     let bytes = known(node.bytes, |bytes| HumanBytes(bytes).to_string());
     let server = node.server.as_deref().unwrap_or("an unknown server");
     writeln!(output, "{keys:>12} {bytes:>12}  {} ({server})", node.name)?;
-    let databases = node.databases.iter().map(|(db, keys)| format!("db{db}: {keys}"));
-    let types = node.types.iter().map(|(name, keys)| format!("{name}: {keys}"));
+    let databases = node
+        .databases
+        .iter()
+        .map(|(db, keys)| format!("db{db}: {keys}"));
+    let types = node
+        .types
+        .iter()
+        .map(|(name, keys)| format!("{name}: {keys}"));
     let parts: Vec<String> = databases.chain(types).collect();
     if !parts.is_empty() {
         writeln!(output, "{:26}{}", "", parts.join(", "))?;

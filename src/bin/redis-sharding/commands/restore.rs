@@ -275,9 +275,8 @@ fn databases(text: &str) -> Result<(u32, u32), String> {
 
 fn report_json(report: &RestoreReport) -> Value {
     let refusals = report.refusals.iter();
-    let refusals = refusals.map(
-        |refusal| json!({"db": refusal.db, "key": refusal.key, "reason": refusal.reason}),
-    );
+    let refusals = refusals
+        .map(|refusal| json!({"db": refusal.db, "key": refusal.key, "reason": refusal.reason}));
     let evicted = report.evicted.iter();
     let evicted = evicted.map(|(node, keys)| json!({"node": node, "keys": keys}));
     json!({
