@@ -12,6 +12,8 @@
 mod assembler;
 mod builder;
 mod damage;
+#[cfg(feature = "backup-encryption")]
+mod encrypted;
 mod entries;
 mod error;
 mod format;
@@ -31,6 +33,8 @@ pub(crate) use self::assembler::{
 };
 pub(crate) use self::builder::{FrameBuilder, LEVEL_DEFAULT, LEVEL_MAX, LEVEL_STORED};
 pub(crate) use self::damage::{Damage, DamagedPlace, Lost};
+#[cfg(feature = "backup-encryption")]
+pub(crate) use self::encrypted::{EncryptedWriter, Identities, MaybeEncrypted, Recipients};
 pub(crate) use self::error::ArchiveError;
 pub(crate) use self::format::Kind;
 pub(crate) use self::frame::{DecodedFrame, Frame, RawFrame};
@@ -40,3 +44,8 @@ pub(crate) use self::reader::ArchiveReader;
 pub(crate) use self::summary::{Summary, Verification, verify};
 pub(crate) use self::totals::{NodeTotals, Totals};
 pub(crate) use self::writer::ArchiveWriter;
+
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod tests;
