@@ -396,7 +396,11 @@ impl Restore {
         info.db = db;
         info.key = selection.rename(info.key);
         let bytes = value.len() as u64;
-        if bytes >= self.options.warning_bytes {
+        let by_elements = self
+            .options
+            .element_bytes
+            .is_some_and(|limit| bytes >= limit);
+        if bytes >= self.options.warning_bytes && !by_elements {
             let key = names::KeyText(&info.key).to_string();
             run.tell(RestoreEvent::LargeValue { key, bytes });
         }

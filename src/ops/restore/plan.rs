@@ -3,7 +3,8 @@
 use std::fmt;
 
 use super::RestoreOptions;
-use super::report::RestoreReport;
+use super::names::KeyText;
+use super::report::{NAMED_KEYS_MAX, RestoreReport};
 use super::run::{Run, Unit};
 use super::servers::{Findings, TargetServer};
 use crate::rdb::convert::{Fit, fit};
@@ -79,6 +80,8 @@ impl fmt::Display for RestorePlan {
 pub(super) struct Planner {
     nodes: Vec<PlannedNode>,
     counts: RestoreReport,
+    /// Number of values that block their server for a while.
+    large: u64,
 }
 
 impl Planner {
@@ -92,6 +95,7 @@ impl Planner {
         Self {
             nodes: servers.iter().map(node).collect(),
             counts: RestoreReport::default(),
+            large: 0,
         }
     }
 
@@ -122,6 +126,17 @@ impl Planner {
                 return counts.refuse(unit.source_db, &unit.info.key, reason);
             }
         }
+        if bytes >= run.options.warning_bytes {
+            self.large += 1;
+            if counts.remarks.len() < NAMED_KEYS_MAX {
+                counts.remarks.push(format!(
+                    "{} of database {} has {bytes} bytes: its server is blocked for a while, unless it is made element \
+                     by element",
+                    KeyText(&unit.info.key),
+                    unit.source_db
+                ));
+            }
+        }
         counts.restored += 1;
         counts.bytes += bytes;
         node.keys += 1;
@@ -135,6 +150,13 @@ impl Planner {
         findings: Findings,
         options: &RestoreOptions,
     ) -> RestorePlan {
+        let more = self.large - self.counts.remarks.len() as u64;
+        report.remarks.extend(self.counts.remarks.iter().cloned());
+        if more > 0 {
+            report
+                .remarks
+                .push(format!("{more} more values are as large"));
+        }
         report.add(self.counts);
         report.remarks.extend(findings.remarks);
         let refusals = findings.refusals.into_iter();
