@@ -585,24 +585,18 @@ fn keys_whose_replies_were_lost_are_not_taken_for_those_of_others() {
     let options = RestoreOptions::new()
         .with_existing(ExistingKeys::Skip)
         .with_reply_within(Duration::from_secs(1));
-    cut.set_direction(Direction::ToClient, Mode::Stall);
-    let report = thread::scope(|scope| {
-        scope.spawn(|| {
-            // Connections are made, and the first batches are executed.
-            for _ in 0..4 {
-                cut.set(Mode::Pass);
-                thread::sleep(Duration::from_millis(30));
-                cut.set_direction(Direction::ToClient, Mode::Drop);
-                thread::sleep(Duration::from_millis(150));
-            }
-            cut.set(Mode::Pass);
-        });
-        restore(target(), &[file.clone()], options)
+    let restorer = Restore::new(target(), options).unwrap();
+    let report = restorer.run(&mut RestoreInput::rdb([&file]), |event| match event {
+        // The keys arrive, and the replies do not.
+        RestoreEvent::Begun { .. } => cut.set_direction(Direction::ToClient, Mode::Drop),
+        RestoreEvent::Waiting { .. } => cut.set(Mode::Pass),
+        _ => {}
     });
     let report = report.unwrap();
     assert!(report.is_complete(), "{report}");
     assert_eq!(report.existing_keys, ["\"user:stream\""]);
     assert_eq!(report.restored, report.read - 1);
+    assert!(report.confirmed > 0, "{report}");
     let found = compare(&file, fleet(&servers, 0..1));
     assert_eq!((found.equal, found.values), (report.restored, 1), "{found}");
 }

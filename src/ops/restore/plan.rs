@@ -6,8 +6,8 @@ use super::RestoreOptions;
 use super::names::KeyText;
 use super::report::{NAMED_KEYS_MAX, RestoreReport};
 use super::run::{Run, Unit};
-use super::servers::{Findings, TargetServer};
-use crate::rdb::convert::{Fit, fit};
+use super::servers::{Findings, TargetServer, fit_of};
+use crate::rdb::convert::Fit;
 
 /// What would be restored, and why it cannot be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,7 +108,7 @@ impl Planner {
         else {
             return;
         };
-        match fit(unit.info.value_type, &unit.value, unit.version, target) {
+        match fit_of(unit, target, run.options) {
             Ok(Fit::AsIs(_)) => {}
             Ok(Fit::Rewritten { is_lossy, .. }) => {
                 counts.rewritten += 1;

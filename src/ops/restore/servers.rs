@@ -3,9 +3,12 @@
 use redis::{FromRedisValue, Value};
 
 use super::RestoreOptions;
+use super::run::Unit;
 use crate::error::Error;
-use crate::rdb::convert::{FieldExpiries, Target};
+use crate::rdb::RdbError;
+use crate::rdb::convert::{FieldExpiries, Fit, Target, fit};
 use crate::rdb::server::{ServerFamily, ServerVersion};
+use crate::rdb::value::Kind;
 use crate::sync::{Node, ShardedClient};
 
 /// The length of the longest argument that servers take unless told otherwise.
@@ -87,10 +90,9 @@ impl TargetServer {
 
     /// How values are written for this server.
     pub(super) fn target(&self, options: &RestoreOptions) -> Target {
-        let most = options.element_bytes.unwrap_or(u64::MAX);
         Target {
             server: self.version,
-            argument_max: self.argument_max.min(most),
+            argument_max: self.argument_max,
             field_expiries: match options.drops_field_expiries {
                 true => FieldExpiries::Dropped,
                 false => FieldExpiries::Required,
@@ -107,6 +109,34 @@ impl TargetServer {
     /// The memory that is left; `None` without a limit.
     pub(super) fn free(&self) -> Option<u64> {
         (self.max_memory > 0).then(|| self.max_memory.saturating_sub(self.used_memory))
+    }
+}
+
+/// Returns how a key comes into its server: as the server takes it, but element by element if it is large.
+///
+/// # Errors
+///
+/// If its bytes must be decoded for that, and do not fit its type.
+pub(super) fn fit_of(
+    unit: &Unit,
+    target: &Target,
+    options: &RestoreOptions,
+) -> Result<Fit, RdbError> {
+    let value_type = unit.info.value_type;
+    let fit = fit(value_type, &unit.value, unit.version, target)?;
+    let (bytes, is_lossy) = match &fit {
+        Fit::AsIs(_) => (unit.value.len(), false),
+        Fit::Rewritten {
+            value, is_lossy, ..
+        } => (value.len(), *is_lossy),
+        Fit::Elements { .. } | Fit::Impossible(_) => return Ok(fit),
+    };
+    let is_large = options
+        .element_bytes
+        .is_some_and(|limit| bytes as u64 >= limit);
+    match is_large && Kind::of(value_type, unit.version) != Kind::Opaque {
+        true => Ok(Fit::Elements { is_lossy }),
+        false => Ok(fit),
     }
 }
 

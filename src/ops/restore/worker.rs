@@ -13,9 +13,10 @@ use super::dispatch::ended;
 use super::judge::{Verdict, judge};
 use super::names::{KeyText, now};
 use super::run::{Batch, Run, Unit};
+use super::servers::fit_of;
 use super::{ExistingKeys, RestoreEvent, RestoreReport, elements};
 use crate::error::{Error, ErrorKind};
-use crate::rdb::convert::{Fit, fit};
+use crate::rdb::convert::Fit;
 use crate::rdb::{KeyDigest, KeyInfo, RdbVersion, digest, of_dump};
 use crate::sync::ShardedClient;
 
@@ -179,29 +180,28 @@ impl<'w, 'r> Worker<'w, 'r> {
             return Ok(None);
         };
         let is_doubtful = unit.number < run.doubtful_below;
-        let (rewritten, version, is_lossy) =
-            match fit(unit.info.value_type, &unit.value, unit.version, target) {
-                Ok(Fit::AsIs(version)) => (None, version, false),
-                Ok(Fit::Rewritten {
-                    value_type,
-                    value,
-                    version,
-                    is_lossy,
-                }) => (Some((value_type, value)), version, is_lossy),
-                Ok(Fit::Elements { is_lossy }) => {
-                    let server = target.server;
-                    elements::restore(self, client, &unit, server, is_lossy)?;
-                    return Ok(None);
-                }
-                Ok(Fit::Impossible(obstacle)) => {
-                    self.refuse(&unit, obstacle.to_string());
-                    return Ok(None);
-                }
-                Err(error) => {
-                    self.refuse(&unit, format!("its value is damaged: {error}"));
-                    return Ok(None);
-                }
-            };
+        let (rewritten, version, is_lossy) = match fit_of(&unit, target, run.options) {
+            Ok(Fit::AsIs(version)) => (None, version, false),
+            Ok(Fit::Rewritten {
+                value_type,
+                value,
+                version,
+                is_lossy,
+            }) => (Some((value_type, value)), version, is_lossy),
+            Ok(Fit::Elements { is_lossy }) => {
+                let server = target.server;
+                elements::restore(self, client, &unit, server, is_lossy)?;
+                return Ok(None);
+            }
+            Ok(Fit::Impossible(obstacle)) => {
+                self.refuse(&unit, obstacle.to_string());
+                return Ok(None);
+            }
+            Err(error) => {
+                self.refuse(&unit, format!("its value is damaged: {error}"));
+                return Ok(None);
+            }
+        };
         Ok(Some(Job {
             unit,
             rewritten,
