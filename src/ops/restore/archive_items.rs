@@ -313,8 +313,8 @@ fn inspection(manifest: &Manifest, totals: Option<&Totals>) -> Inspection {
             None => inspected,
         }
     });
-    let notes = manifest.notes.iter();
-    let notes = notes.chain(totals.iter().flat_map(|totals| &totals.notes));
+    let remarks = manifest.notes.iter();
+    let remarks = remarks.chain(totals.iter().flat_map(|totals| &totals.notes));
     Inspection {
         created_at: Some(manifest.created_at),
         tool: Some(manifest.tool.clone()),
@@ -325,7 +325,7 @@ fn inspection(manifest: &Manifest, totals: Option<&Totals>) -> Inspection {
         topology: manifest.topology().map(str::to_owned),
         fingerprint: manifest.fingerprint,
         nodes: nodes.collect(),
-        notes: notes.cloned().collect(),
+        remarks: remarks.cloned().collect(),
         damage: Vec::new(),
     }
 }

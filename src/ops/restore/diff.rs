@@ -21,9 +21,6 @@ use crate::rdb::{KeyInfo, digest};
 /// Maximum duration of a reply.
 const REPLY_WITHIN: Duration = Duration::from_secs(120);
 
-/// The most by which expiries may differ if a server says only how long a key has left.
-const APPROXIMATE_MS: u64 = 100;
-
 /// Stands for a key that does not expire.
 const NEVER: i64 = i64::MAX;
 
@@ -106,7 +103,8 @@ struct Digested {
     kept: Kept,
     db: u32,
     key: Vec<u8>,
-    is_approximate: bool,
+    /// By how many milliseconds its expiry may be later than it is given.
+    slack: u64,
 }
 
 impl Default for DiffOptions {
@@ -217,10 +215,10 @@ pub fn diff(
 ) -> Result<DiffReport, Error> {
     let mut report = DiffReport::default();
     let mut kept: Vec<Kept> = Vec::new();
-    // Two approximate times may differ twice.
-    let mut is_first_approximate = false;
+    // Of all keys, as none is kept for each.
+    let mut first_slack = 0;
     first.read(&mut |key| {
-        is_first_approximate |= key.is_approximate;
+        first_slack = first_slack.max(key.slack);
         match is_over(&key) {
             true => report.expired += 1,
             false => kept.push(key.kept),
@@ -237,10 +235,7 @@ pub fn diff(
             report.expired += 1;
             return Ok(());
         }
-        let slack = match key.is_approximate || is_first_approximate {
-            true => APPROXIMATE_MS,
-            false => 0,
-        };
+        let slack = key.slack + first_slack;
         compare(&key, slack, (&kept, &mut seen), &mut report, options.named);
         Ok(())
     })?;
@@ -336,10 +331,7 @@ impl DiffSide {
         match self {
             Self::Fleet(builder) => {
                 let clients = Clients::new((**builder).clone(), REPLY_WITHIN);
-                let map = |FleetKey {
-                               key,
-                               is_approximate,
-                           }: FleetKey| Digested::of(key, is_approximate);
+                let map = |FleetKey { key, slack }: FleetKey| Digested::of(key, slack);
                 fleet_keys::read(&clients, &map, &mut |key| key.map_or(Ok(()), &mut *sink))
             }
             Self::Input(input) => {
@@ -347,7 +339,7 @@ impl DiffSide {
                 let mut items = input.items(false)?;
                 while let Some(item) = items.next()? {
                     if let Item::Key(key) = item
-                        && let Some(key) = Digested::of(key, false)?
+                        && let Some(key) = Digested::of(key, 0)?
                     {
                         sink(key)?;
                     }
@@ -360,7 +352,7 @@ impl DiffSide {
 
 impl Digested {
     /// `None` for a key of the record.
-    fn of(key: InputKey, is_approximate: bool) -> Result<Option<Self>, Error> {
+    fn of(key: InputKey, slack: u64) -> Result<Option<Self>, Error> {
         let InputKey {
             mut info,
             version,
@@ -383,7 +375,7 @@ impl Digested {
             },
             db: info.db,
             key: info.key,
-            is_approximate,
+            slack,
         }))
     }
 }
@@ -427,7 +419,7 @@ mod tests {
                 kept: kept(id, digest, expires_at),
                 db: 0,
                 key: format!("k{id}").into_bytes(),
-                is_approximate: false,
+                slack: 0,
             };
             compare(&key, slack, (&first, &mut seen), &mut report, 2);
         };

@@ -8,7 +8,6 @@ use redis::{FromRedisValue, Value, cmd, pipe};
 
 use super::clients::Clients;
 use super::input::InputKey;
-use super::names::now;
 use super::servers::{TargetServer, node_text};
 use crate::error::{Error, ErrorKind};
 use crate::rdb::{Access, KeyInfo, of_dump};
@@ -23,8 +22,9 @@ const QUEUE: usize = 8;
 /// A key of a fleet.
 pub(super) struct FleetKey {
     pub(super) key: InputKey,
-    /// True if the expiry was computed from the time that is left.
-    pub(super) is_approximate: bool,
+    /// By how many milliseconds its expiry may be later than it is given: more than 0 if the server says only how long is
+    /// left.
+    pub(super) slack: u64,
 }
 
 /// Reads all keys, with a thread for each node. `map` is called in these threads, `sink` in this one.
@@ -85,14 +85,11 @@ fn read_node<T: Send>(
         let reply = scan.query::<(String, Vec<Vec<u8>>)>(&mut node);
         let (next, keys) = reply.map_err(|error| failed(&node, &error))?;
         let mut batch = Vec::with_capacity(keys.len());
-        for (key, reply) in dump(&mut node, keys, has_times)? {
-            let Some((key, is_approximate)) = fleet_key(db, key, &reply, has_times) else {
-                continue;
-            };
-            batch.push(map(FleetKey {
-                key,
-                is_approximate,
-            })?);
+        let (between, replies) = dump(&mut node, keys, has_times)?;
+        for (key, reply) in replies {
+            if let Some(key) = fleet_key(db, key, &reply, between) {
+                batch.push(map(key)?);
+            }
         }
         if sender.send(Ok(batch)).is_err() {
             return Ok(());
@@ -104,27 +101,42 @@ fn read_node<T: Send>(
     }
 }
 
-/// Asks for expiry and value of some keys.
+/// When a server has replied, by its own clock: between these two times in milliseconds.
+type Between = Option<(i64, i64)>;
+
+/// Asks for expiry and value of some keys. Without `has_times`, the server says how long each has left, and the time.
 fn dump(
     node: &mut Node,
     keys: Vec<Vec<u8>>,
     has_times: bool,
-) -> Result<Vec<(Vec<u8>, [Value; 2])>, Error> {
+) -> Result<(Between, Vec<(Vec<u8>, [Value; 2])>), Error> {
     if keys.is_empty() {
-        return Ok(Vec::new());
+        return Ok((None, Vec::new()));
     }
     let mut requests = pipe();
+    requests.cmd("TIME");
     for key in &keys {
         let time = if has_times { "PEXPIRETIME" } else { "PTTL" };
         requests.cmd(time).arg(key).cmd("DUMP").arg(key);
     }
+    requests.cmd("TIME");
     let replies = requests.query::<Vec<Value>>(node);
-    let mut replies = replies.map_err(|error| failed(node, &error))?.into_iter();
+    let mut replies = replies.map_err(|error| failed(node, &error))?;
+    let end = replies.pop().and_then(milliseconds);
+    let mut replies = replies.into_iter();
+    let start = replies.next().and_then(milliseconds);
     let dumped = keys.into_iter().map_while(|key| {
         let pair = [replies.next()?, replies.next()?];
         Some((key, pair))
     });
-    Ok(dumped.collect())
+    let between = start.zip(end).filter(|_| !has_times);
+    Ok((between, dumped.collect()))
+}
+
+/// Reads the reply to TIME.
+fn milliseconds(reply: Value) -> Option<i64> {
+    let (seconds, microseconds) = <(i64, i64)>::from_redis_value(reply).ok()?;
+    Some(seconds * 1000 + microseconds / 1000)
 }
 
 /// A key with its expiry and payload; `None` if it is gone.
@@ -132,17 +144,17 @@ fn fleet_key(
     db: u32,
     key: Vec<u8>,
     [time, payload]: &[Value; 2],
-    has_times: bool,
-) -> Option<(InputKey, bool)> {
+    between: Between,
+) -> Option<FleetKey> {
     let time = i64::from_redis_value(time.clone()).ok()?;
     let Value::BulkString(payload) = payload else {
         return None;
     };
     let (value_type, value, version) = of_dump(payload).ok()?;
-    let expires_at = match (time >= 0, has_times) {
-        (false, _) => None,
-        (true, true) => Some(time),
-        (true, false) => Some(now().saturating_add(time)),
+    let (expires_at, slack) = match (time >= 0, between) {
+        (false, _) => (None, 0),
+        (true, None) => (Some(time), 0),
+        (true, Some((start, end))) => (Some(start.saturating_add(time)), end.abs_diff(start) + 1),
     };
     let info = KeyInfo {
         db,
@@ -151,12 +163,13 @@ fn fleet_key(
         access: Access::Unknown,
         value_type,
     };
+    let value = value.to_vec();
     let key = InputKey {
         info,
         version,
-        value: value.to_vec(),
+        value,
     };
-    Some((key, expires_at.is_some() && !has_times))
+    Some(FleetKey { key, slack })
 }
 
 /// The databases that have keys, by INFO.

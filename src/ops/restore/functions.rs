@@ -6,6 +6,7 @@ use redis::{Cmd, Value};
 
 use super::run::Run;
 use super::servers::TargetServer;
+use super::worker::Attempts;
 use super::{ExistingKeys, RestoreEvent};
 use crate::error::{Error, ErrorKind};
 use crate::sync::{Node, ShardedClient};
@@ -41,13 +42,13 @@ impl<'f> Functions<'f> {
         let refuse = |reason: String| {
             let key = format!("library {library}");
             run.report.lock().refuse(0, key.as_bytes(), reason.clone());
-            run.tell(RestoreEvent::Refused { key, reason });
+            run.notify(RestoreEvent::Refused { key, reason });
         };
         if !self.can_load {
             refuse("a node of the target has no functions: they came with Redis 7.0".into());
         } else if self.load_on_all(run, &library, &source, refuse)? {
             run.report.lock().functions += 1;
-            run.tell(RestoreEvent::Function { library });
+            run.notify(RestoreEvent::Function { library });
         }
         self.seen.insert(source);
         Ok(())
@@ -61,14 +62,10 @@ impl<'f> Functions<'f> {
         source: &[u8],
         refuse: impl Fn(String),
     ) -> Result<bool, Error> {
-        let replaces = run.options.existing == ExistingKeys::Replace;
         for node in self.client.nodes() {
-            let Err(error) = load(&node, source, replaces) else {
+            let Some(error) = load_or_wait(run, &node, source)? else {
                 continue;
             };
-            if error.kind() != ErrorKind::Redis || error.is_retryable() {
-                return Err(error);
-            }
             let is_there = error.to_string().contains("already exists");
             if is_there && has(&node, library, source)? {
                 continue;
@@ -92,6 +89,23 @@ impl<'f> Functions<'f> {
             }
         }
         Ok(true)
+    }
+}
+
+/// Loads a library on a node, and waits for one that cannot be reached. Returns why the server has refused it.
+fn load_or_wait(run: &Run<'_>, node: &Node, source: &[u8]) -> Result<Option<Error>, Error> {
+    let replaces = run.options.existing == ExistingKeys::Replace;
+    let mut attempts = Attempts::new();
+    loop {
+        match load(node, source, replaces) {
+            Ok(()) => return Ok(None),
+            // If it was loaded, the next attempt finds it.
+            Err(error) if error.is_retryable() || error.kind() == ErrorKind::Unknown => {
+                attempts.wait(run, &error)?;
+            }
+            Err(error) if error.kind() == ErrorKind::Redis => return Ok(Some(error)),
+            Err(error) => return Err(error),
+        }
     }
 }
 

@@ -32,7 +32,7 @@ pub struct Inspection {
     /// The nodes that were backed up.
     pub nodes: Vec<InspectedNode>,
     /// What else a reader should know.
-    pub notes: Vec<String>,
+    pub remarks: Vec<String>,
     /// Parts that are missing or damaged, as far as that is seen without reading everything.
     pub damage: Vec<String>,
 }

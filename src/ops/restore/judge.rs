@@ -10,7 +10,7 @@ const FATAL_CODES: [&str; 3] = ["MISCONF", "NOPERM", "OOM"];
 
 /// What becomes of a key after a reply.
 #[derive(Clone, Debug)]
-pub(super) enum Verdict {
+pub(super) enum Decision {
     /// It is restored.
     Done,
     /// It exists, and stays as it is.
@@ -34,23 +34,23 @@ pub(super) fn judge(
     reply: Result<Value, Error>,
     existing: ExistingKeys,
     is_doubtful: bool,
-) -> Verdict {
+) -> Decision {
     let error = match reply {
-        Ok(_) => return Verdict::Done,
+        Ok(_) => return Decision::Done,
         Err(error) => error,
     };
     let code = error.server_reply().map(|reply| reply.code().to_owned());
     match (error.kind(), code.as_deref()) {
         (ErrorKind::Redis, Some("BUSYKEY")) => match existing {
-            _ if is_doubtful => Verdict::Compare,
-            ExistingKeys::Skip => Verdict::Skip,
-            ExistingKeys::Fail | ExistingKeys::Replace => Verdict::Exists,
+            _ if is_doubtful => Decision::Compare,
+            ExistingKeys::Skip => Decision::Skip,
+            ExistingKeys::Fail | ExistingKeys::Replace => Decision::Exists,
         },
-        _ if error.is_retryable() => Verdict::Repeat(error),
-        (ErrorKind::Redis, Some(code)) if FATAL_CODES.contains(&code) => Verdict::Fail(error),
-        (ErrorKind::Redis | ErrorKind::Unroutable, _) => Verdict::Refuse(error.to_string()),
-        (ErrorKind::Unknown | ErrorKind::Partial, _) => Verdict::Doubt(error),
-        _ => Verdict::Fail(error),
+        _ if error.is_retryable() => Decision::Repeat(error),
+        (ErrorKind::Redis, Some(code)) if FATAL_CODES.contains(&code) => Decision::Fail(error),
+        (ErrorKind::Redis | ErrorKind::Unroutable, _) => Decision::Refuse(error.to_string()),
+        (ErrorKind::Unknown | ErrorKind::Partial, _) => Decision::Doubt(error),
+        _ => Decision::Fail(error),
     }
 }
 
@@ -66,7 +66,7 @@ mod tests {
     #[test]
     fn replies_to_restore_are_judged() {
         use ExistingKeys::{Fail, Replace, Skip};
-        let verdict = |reply, existing, doubt| format!("{:?}", judge(reply, existing, doubt));
+        let decision = |reply, existing, doubt| format!("{:?}", judge(reply, existing, doubt));
         let unknown = || Err(Error::new(ErrorKind::Unknown, "no reply"));
         for (reply, existing, doubt, expected) in [
             (Ok(Value::Okay), Fail, false, "Done"),
@@ -79,7 +79,7 @@ mod tests {
             (reply("ERR"), Replace, false, "Refuse"),
             (Err(Error::config("x")), Replace, false, "Fail"),
         ] {
-            let found = verdict(reply, existing, doubt);
+            let found = decision(reply, existing, doubt);
             assert!(found.starts_with(expected), "{found} {expected}");
         }
     }

@@ -157,7 +157,7 @@ impl Restore {
         let failure = run.failure();
         if failure.is_some() {
             let report = run.report.lock().clone();
-            run.tell(RestoreEvent::Stopped { report });
+            run.notify(RestoreEvent::Stopped { report });
         }
         let report = run.close(failure.is_none())?;
         match failure {
@@ -277,7 +277,7 @@ impl Restore {
             None => (None, None),
         };
         let resumed = run.resumed();
-        run.tell(RestoreEvent::Begun {
+        run.notify(RestoreEvent::Begun {
             keys,
             bytes,
             resumed,
@@ -402,7 +402,7 @@ impl Restore {
             .is_some_and(|limit| bytes >= limit);
         if bytes >= self.options.warning_bytes && !by_elements {
             let key = names::KeyText(&info.key).to_string();
-            run.tell(RestoreEvent::LargeValue { key, bytes });
+            run.notify(RestoreEvent::LargeValue { key, bytes });
         }
         check_database(run, source_db, db)?;
         let Some(owner) = run.topology.locate(&info.key) else {

@@ -28,7 +28,7 @@ pub struct RestoreOptions {
     pub(super) warning_bytes: u64,
     pub(super) batch_bytes: usize,
     pub(super) workers: Option<usize>,
-    pub(super) patience: Duration,
+    pub(super) outage_timeout: Duration,
     pub(super) reply_within: Duration,
     pub(super) takes_damaged: bool,
     pub(super) takes_evicting: bool,
@@ -49,7 +49,7 @@ impl Default for RestoreOptions {
             warning_bytes: 32 << 20,
             batch_bytes: 256 << 10,
             workers: None,
-            patience: Duration::from_secs(60),
+            outage_timeout: Duration::from_secs(60),
             reply_within: Duration::from_secs(120),
             takes_damaged: false,
             takes_evicting: false,
@@ -147,8 +147,8 @@ impl RestoreOptions {
     /// Sets for how long a node that cannot be reached, or refuses for the time being, is waited for. Defaults to 60
     /// seconds.
     #[must_use]
-    pub fn with_patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+    pub fn with_outage_timeout(mut self, timeout: Duration) -> Self {
+        self.outage_timeout = timeout;
         self
     }
 

@@ -105,20 +105,20 @@ impl<'r> Run<'r> {
     }
 
     /// Tells the listener.
-    pub(super) fn tell(&self, event: RestoreEvent) {
+    pub(super) fn notify(&self, event: RestoreEvent) {
         (self.listener.lock())(event);
     }
 
     /// Adds a remark to the report, and tells the listener.
     pub(super) fn remark(&self, text: String) {
         self.report.lock().remarks.push(text.clone());
-        self.tell(RestoreEvent::Remark { text });
+        self.notify(RestoreEvent::Remark { text });
     }
 
     /// Adds a part of the input that is lost, and tells the listener.
     pub(super) fn lose(&self, what: String) {
         self.report.lock().lost.push(what.clone());
-        self.tell(RestoreEvent::Lost { what });
+        self.notify(RestoreEvent::Lost { what });
     }
 
     /// True once the run is to end.

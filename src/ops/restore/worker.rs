@@ -10,7 +10,7 @@ use redis::Value;
 
 use super::command::{Payload, Requests};
 use super::dispatch::ended;
-use super::judge::{Verdict, judge};
+use super::judge::{Decision, judge};
 use super::names::{KeyText, now};
 use super::run::{Batch, Run, Unit};
 use super::servers::fit_of;
@@ -88,12 +88,12 @@ impl Attempts {
     /// The cause, if attempts have failed for too long; and if the run has ended.
     pub(super) fn wait(&mut self, run: &Run<'_>, cause: &Error) -> Result<(), Error> {
         let since = *self.since.get_or_insert_with(Instant::now);
-        let patience = run.options.patience;
-        if since.elapsed() >= patience {
-            let text = format!("{cause}; gave up after {} s", patience.as_secs());
+        let limit = run.options.outage_timeout;
+        if since.elapsed() >= limit {
+            let text = format!("{cause}; gave up after {} s", limit.as_secs());
             return Err(cause.clone().with_message(text));
         }
-        run.tell(RestoreEvent::Waiting {
+        run.notify(RestoreEvent::Waiting {
             node: cause.node().map(str::to_owned),
             cause: cause.to_string(),
             pause: self.pause,
@@ -136,7 +136,8 @@ impl<'w, 'r> Worker<'w, 'r> {
                 self.run.fail(error);
                 break;
             }
-            self.run.tell(RestoreEvent::Restored { keys, bytes: sent });
+            self.run
+                .notify(RestoreEvent::Restored { keys, bytes: sent });
         }
     }
 
@@ -236,32 +237,32 @@ impl<'w, 'r> Worker<'w, 'r> {
         let (mut again, mut cause, mut fatal) = (Vec::new(), None, None);
         let mut existing_keys: Vec<Vec<u8>> = Vec::new();
         for (mut job, reply) in jobs.drain(..).zip(replies) {
-            let verdict = match judge(reply, existing, job.is_doubtful) {
-                Verdict::Compare => self.compare(client, &job)?,
-                verdict => verdict,
+            let decision = match judge(reply, existing, job.is_doubtful) {
+                Decision::Compare => self.compare(client, &job)?,
+                decision => decision,
             };
-            match verdict {
-                Verdict::Done => self.done(&job),
-                Verdict::Skip => self.counts.exists(&job.unit.info.key),
-                Verdict::Exists => {
+            match decision {
+                Decision::Done => self.done(&job),
+                Decision::Skip => self.counts.exists(&job.unit.info.key),
+                Decision::Exists => {
                     self.counts.exists(&job.unit.info.key);
                     existing_keys.push(job.unit.info.key);
                 }
-                Verdict::Compare | Verdict::Refuse(_) => {
-                    if let Verdict::Refuse(reason) = verdict {
+                Decision::Compare | Decision::Refuse(_) => {
+                    if let Decision::Refuse(reason) = decision {
                         self.refuse(&job.unit, reason);
                     }
                 }
-                Verdict::Repeat(error) => {
+                Decision::Repeat(error) => {
                     cause = Some(error);
                     again.push(job);
                 }
-                Verdict::Doubt(error) => {
+                Decision::Doubt(error) => {
                     cause = Some(error);
                     job.is_doubtful = true;
                     again.push(job);
                 }
-                Verdict::Fail(error) => fatal = fatal.or(Some(error)),
+                Decision::Fail(error) => fatal = fatal.or(Some(error)),
             }
         }
         *jobs = again;
@@ -284,12 +285,12 @@ impl<'w, 'r> Worker<'w, 'r> {
         let key = KeyText(&unit.info.key).to_string();
         self.counts
             .refuse(unit.source_db, &unit.info.key, reason.clone());
-        self.run.tell(RestoreEvent::Refused { key, reason });
+        self.run.notify(RestoreEvent::Refused { key, reason });
     }
 
     /// Compares a key that exists with what may have been sent for it. If they are equal, it does not matter who has made
     /// it.
-    fn compare(&mut self, client: &ShardedClient, job: &Job) -> Result<Verdict, Error> {
+    fn compare(&mut self, client: &ShardedClient, job: &Job) -> Result<Decision, Error> {
         let info = &job.unit.info;
         let mut requests = Requests::default();
         requests.add(&[b"PTTL", &info.key]);
@@ -299,13 +300,15 @@ impl<'w, 'r> Worker<'w, 'r> {
             replies.and_then(|replies| replies.into_iter().collect::<Result<Vec<_>, _>>());
         let replies = match replies {
             Ok(replies) => replies,
-            Err(error) if error.is_retryable() => return Ok(Verdict::Doubt(error)),
+            Err(error) if error.is_retryable() || error.kind() == ErrorKind::Unknown => {
+                return Ok(Decision::Doubt(error));
+            }
             Err(error) => return Err(error),
         };
         let found = match &replies[..] {
             [Value::Int(left), Value::BulkString(payload)] => (*left, payload),
             // Its time is up, or somebody has deleted it: it can be restored.
-            _ => return Ok(Verdict::Doubt(Error::config("the key has vanished"))),
+            _ => return Ok(Decision::Doubt(Error::config("the key has vanished"))),
         };
         let payload = job.payload();
         let sent = KeyInfo {
@@ -316,10 +319,10 @@ impl<'w, 'r> Worker<'w, 'r> {
         match (sent, digest_of(info, found)) {
             (Ok(sent), Some(found)) if sent == found => {
                 self.counts.confirmed += 1;
-                Ok(Verdict::Done)
+                Ok(Decision::Done)
             }
-            _ if self.run.options.existing == ExistingKeys::Skip => Ok(Verdict::Skip),
-            _ => Ok(Verdict::Exists),
+            _ if self.run.options.existing == ExistingKeys::Skip => Ok(Decision::Skip),
+            _ => Ok(Decision::Exists),
         }
     }
 }

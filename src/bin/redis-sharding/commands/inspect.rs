@@ -20,7 +20,7 @@ Examples:
 
 Exit code 1 if the end of an archive is missing, or an RDB file is damaged. `verify` looks at all of an archive.
 
-JSON: {created_at, tool, cut, consistent, whole_writes, paused_for, topology, fingerprint, notes, damage,
+JSON: {created_at, tool, cut, consistent, whole_writes, paused_for, topology, fingerprint, remarks, damage,
 nodes: [{name, address, server, rdb_version, replication_offset, keys, bytes, largest, functions, expired, types, databases}]}
 Times are milliseconds since 1970, the pause is in microseconds. What is not known is null.";
 
@@ -71,7 +71,7 @@ struct Shown {
     topology: Option<String>,
     fingerprint: Option<String>,
     nodes: Vec<ShownNode>,
-    notes: Vec<String>,
+    remarks: Vec<String>,
     damage: Vec<String>,
 }
 
@@ -103,7 +103,7 @@ impl Shown {
             topology: found.topology.clone(),
             fingerprint: found.fingerprint.map(|number| format!("{number:016x}")),
             nodes: found.nodes.iter().map(ShownNode::of).collect(),
-            notes: found.notes.clone(),
+            remarks: found.remarks.clone(),
             damage: found.damage.clone(),
         }
     }
@@ -164,8 +164,8 @@ impl Text for Shown {
         for node in &self.nodes {
             write_node(node, output)?;
         }
-        for note in &self.notes {
-            writeln!(output, "{note}")?;
+        for remark in &self.remarks {
+            writeln!(output, "{remark}")?;
         }
         for damage in &self.damage {
             writeln!(output, "{BAD}{damage}{BAD:#}")?;

@@ -82,7 +82,7 @@ pub struct Restore {
     workers: Option<usize>,
     /// For how long a node that cannot be reached is waited for
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    patience: u64,
+    outage_timeout: u64,
     /// Keeps in a file how far all nodes have acknowledged, and goes on from there if it exists
     #[arg(long, value_name = "FILE")]
     progress: Option<String>,
@@ -158,7 +158,7 @@ impl Restore {
             .with_functions(!self.no_functions)
             .with_bytes_per_second(self.rate.map(|rate| rate as u64))
             .with_element_bytes(self.elements_above.map(|bytes| bytes as u64))
-            .with_patience(Duration::from_secs(self.patience))
+            .with_outage_timeout(Duration::from_secs(self.outage_timeout))
             .with_damaged(self.damaged)
             .with_evicting(self.allow_eviction)
             .with_little_memory(self.allow_little_memory)
