@@ -4,9 +4,11 @@
 //!   contains.
 //! * `replies`: replies of nodes: decoder and scanner agree, however the bytes arrive; values survive being
 //!   written and read.
+//! * `rdb`: the records of RDB streams, however the bytes arrive, written and read again; payloads of `DUMP`.
 //! * `scripts`: the keys that the text of a script shows. `topology`: topologies as text.
 //! * `steps`: counts the bytes that a reader looks at and reserves, so that quadratic time and excessive
 //!   memory are failures too, on any machine.
+//! * `values`: values in RDB bytes are the same for all servers.
 //! * `mutate`: gives each property the seeds of `tests/corpus` and bytes changed at random, for `cargo test`.
 //!
 //! Each property is a function that takes arbitrary bytes and panics when it does not hold. Compiled for unit
@@ -15,18 +17,26 @@
 
 #[cfg(test)]
 mod mutate;
+#[cfg(feature = "backup")]
+mod rdb;
 mod replies;
 #[cfg(feature = "tokio-comp")]
 mod requests;
 mod scripts;
 pub(crate) mod steps;
 mod topology;
+#[cfg(feature = "backup")]
+mod values;
 
+#[cfg(feature = "backup")]
+pub use rdb::rdb;
 pub use replies::{frames, replies};
 #[cfg(feature = "tokio-comp")]
 pub use requests::requests;
 pub use scripts::scripts;
 pub use topology::topology;
+#[cfg(feature = "backup")]
+pub use values::values;
 
 /// Splits an input into the size of the pieces in which it arrives, from 1 to 256 bytes, and the bytes
 /// themselves.
@@ -56,6 +66,12 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "backup")]
+    fn rdb_records_are_the_same_in_pieces_and_written_again() {
+        mutate::check("rdb", rdb);
+    }
+
+    #[test]
     fn script_analysis_finds_the_same_keys_beside_other_text() {
         mutate::check("scripts", scripts);
     }
@@ -63,5 +79,11 @@ mod tests {
     #[test]
     fn topology_parsed_from_arbitrary_text_is_written_and_parsed_back() {
         mutate::check("topology", topology);
+    }
+
+    #[test]
+    #[cfg(feature = "backup")]
+    fn values_are_the_same_in_the_form_for_every_server() {
+        mutate::check("values", values);
     }
 }

@@ -207,11 +207,6 @@ impl<'b> Cursor<'b> {
         Ok(u32::from_le_bytes(self.array()?))
     }
 
-    /// Reads an unsigned integer of eight bytes, little-endian.
-    pub(crate) fn u64_le(&mut self) -> Result<u64, Malformed> {
-        Ok(u64::from_le_bytes(self.array()?))
-    }
-
     /// Reads a signed integer of eight bytes, little-endian: most often a time in ms.
     pub(crate) fn i64_le(&mut self) -> Result<i64, Malformed> {
         Ok(i64::from_le_bytes(self.array()?))

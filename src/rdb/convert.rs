@@ -334,7 +334,10 @@ fn obstacle(
                 .max()
                 .unwrap_or_default(),
             Element::Group(group) => group.name.len(),
-            Element::State(_) | Element::Opaque(_) => 0,
+            Element::State(_)
+            | Element::VectorSet(..)
+            | Element::Vector { .. }
+            | Element::Opaque(_) => 0,
         };
         longest = longest.max(longer as u64);
         Ok(())
@@ -347,4 +350,236 @@ fn obstacle(
             most: target.argument_max,
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::digest::digest;
+    use super::super::golden::{Vector, describe, vectors};
+    use super::super::server::ServerFamily;
+    use super::super::{Access, KeyInfo};
+    use super::*;
+
+    const SERVERS: [(ServerFamily, &str); 8] = [
+        (ServerFamily::Redis, "6.2.14"),
+        (ServerFamily::Redis, "7.0.15"),
+        (ServerFamily::Redis, "7.2.4"),
+        (ServerFamily::Redis, "7.4.0"),
+        (ServerFamily::Redis, "8.2.3"),
+        (ServerFamily::Valkey, "7.2.8"),
+        (ServerFamily::Valkey, "8.1.8"),
+        (ServerFamily::Valkey, "9.1.2"),
+    ];
+
+    fn target(family: ServerFamily, version: &str) -> Target {
+        Target {
+            server: ServerVersion::parse(family, version).unwrap(),
+            argument_max: 512 << 20,
+            field_expiries: FieldExpiries::Required,
+        }
+    }
+
+    #[test]
+    fn types_are_written_as_the_table_says() {
+        use Form::{Same, Unknown, Written};
+        let forms = |value_type, version| {
+            SERVERS.map(|(family, server)| {
+                let server = ServerVersion::parse(family, server).unwrap();
+                form(value_type, RdbVersion(version), server)
+            })
+        };
+        for value_type in [0, 1, 2, 3, 4, 5, 7, 9, 10, 11, 12, 13, 14, 15] {
+            assert_eq!(forms(value_type, 12), [Same; 8], "{value_type}");
+        }
+        for (value_type, to) in [(16, 4), (17, 5), (18, 1), (19, 15)] {
+            let expected = [Written(to), Same, Same, Same, Same, Same, Same, Same];
+            assert_eq!(forms(value_type, 12), expected, "{value_type}");
+        }
+        let set = [Written(2), Written(2), Same, Same, Same, Same, Same, Same];
+        assert_eq!(forms(20, 80), set);
+        let stream = [Written(15), Written(19), Same, Same, Same, Same, Same, Same];
+        assert_eq!(forms(21, 80), stream);
+        let [hash, valkey, redis] = [4, 22, 24].map(Written);
+        for value_type in [22, 23, 24, 25] {
+            let expected = [hash, hash, hash, Same, Same, hash, hash, valkey];
+            assert_eq!(forms(value_type, 12), expected, "{value_type}");
+        }
+        assert_eq!(
+            forms(22, 80),
+            [hash, hash, hash, redis, redis, hash, hash, Same]
+        );
+        // Of Redis 8.6, and of Valkey 9.2.
+        assert_eq!(forms(26, 13), [Unknown; 8]);
+        assert_eq!(forms(23, 81), [Unknown; 8]);
+        assert_eq!(
+            form(
+                26,
+                RdbVersion(13),
+                target(ServerFamily::Redis, "8.6.0").server
+            ),
+            Same
+        );
+    }
+
+    fn check(vector: &Vector, target: &Target) {
+        let Vector {
+            info,
+            value,
+            version,
+            ..
+        } = vector;
+        let name = format!("{} for {:?}", vector.name(), target.server);
+        let fit = fit(info.value_type, value, *version, target).unwrap();
+        let (value_type, value, version) = match &fit {
+            Fit::AsIs(footer) => (info.value_type, value, *footer),
+            Fit::Rewritten {
+                value_type,
+                value,
+                version,
+                is_lossy,
+            } => {
+                assert!(!is_lossy, "{name}");
+                (*value_type, value, *version)
+            }
+            Fit::Impossible(Obstacle::FieldExpiry) => {
+                assert!(!target.server.has_field_expiry(), "{name}");
+                assert!(
+                    vector.lines.iter().any(|line| !line.ends_with('-')),
+                    "{name}"
+                );
+                return;
+            }
+            other => panic!("{name}: {other:?}"),
+        };
+        assert!(target.server.takes_footer(version), "{name}");
+        assert_eq!(
+            form(value_type, version, target.server),
+            Form::Same,
+            "{name}"
+        );
+        let info = KeyInfo {
+            value_type,
+            ..info.clone()
+        };
+        assert_eq!(
+            digest(&info, value, version).unwrap().to_string(),
+            vector.digest,
+            "{name}"
+        );
+        assert_eq!(
+            describe(value_type, value, version).unwrap(),
+            vector.lines,
+            "{name}"
+        );
+    }
+
+    #[test]
+    fn recorded_values_are_the_same_in_the_form_for_every_server() {
+        for vector in vectors() {
+            for (family, version) in SERVERS {
+                check(&vector, &target(family, version));
+            }
+        }
+    }
+
+    #[test]
+    fn expiries_of_fields_are_dropped_only_if_told() {
+        let value = b"\x01\x01f\x01v\x01\0\0\0\0\0\0\0";
+        let valkey = RdbVersion(80);
+        let mut old = target(ServerFamily::Redis, "7.0.15");
+        let refused = Fit::Impossible(Obstacle::FieldExpiry);
+        assert_eq!(fit(22, value, valkey, &old).unwrap(), refused);
+        old.field_expiries = FieldExpiries::Dropped;
+        let dropped = Fit::Rewritten {
+            value_type: 4,
+            value: b"\x01\x01f\x01v".to_vec(),
+            version: RdbVersion(10),
+            is_lossy: true,
+        };
+        assert_eq!(fit(22, value, valkey, &old).unwrap(), dropped);
+        let late = b"\x01\x01f\x01v\0\0\0\0\0\0\0\x01";
+        let redis = target(ServerFamily::Redis, "8.2.3");
+        let refused = Fit::Impossible(Obstacle::FieldExpiryTooLate);
+        assert_eq!(fit(22, late, valkey, &redis).unwrap(), refused);
+        assert_eq!(
+            fit(22, late, valkey, &target(ServerFamily::Valkey, "9.0.0")).unwrap(),
+            Fit::AsIs(valkey)
+        );
+    }
+
+    #[test]
+    fn long_values_are_made_by_elements_if_their_parts_fit() {
+        let mut target = target(ServerFamily::Redis, "7.0.15");
+        target.argument_max = 20;
+        let fit =
+            |value_type, value: &[u8]| fit(value_type, value, RdbVersion(10), &target).unwrap();
+        assert_eq!(fit(1, b"\x02\x03abc\x01d"), Fit::AsIs(RdbVersion(10)));
+        assert_eq!(
+            fit(1, b"\x02\x03abc\x06defghi"),
+            Fit::Elements { is_lossy: false }
+        );
+        let long = [b"\x02\x01a\x15", &[b'x'; 21][..]].concat();
+        let obstacle = Obstacle::TooLong {
+            length: 21,
+            most: 20,
+        };
+        assert_eq!(fit(2, &long), Fit::Impossible(obstacle));
+        let obstacle = Obstacle::OpaqueTooLong { length: 36 };
+        assert_eq!(fit(7, &long), Fit::Impossible(obstacle));
+    }
+
+    #[test]
+    fn damaged_values_are_refused_when_they_are_written_anew() {
+        let target = target(ServerFamily::Redis, "6.2.14");
+        for value_type in [16, 17, 18, 19, 20, 21] {
+            let error = fit(value_type, b"\x05abc", RdbVersion(11), &target).unwrap_err();
+            assert!(
+                matches!(error, RdbError::Malformed { .. }),
+                "{value_type}: {error}"
+            );
+        }
+        let info = KeyInfo {
+            db: 0,
+            key: vec![],
+            expires_at: None,
+            access: Access::Unknown,
+            value_type: 1,
+        };
+        assert!(digest(&info, b"\x05abc", RdbVersion(11)).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn random_hashes_survive_the_way_to_the_other_family_and_back(
+            fields in prop::collection::btree_map(
+                prop::collection::vec(any::<u8>(), 0..100),
+                (prop::collection::vec(any::<u8>(), 0..100), prop::option::of(0..=REDIS_FIELD_EXPIRY_MAX)),
+                1..20,
+            )
+        ) {
+            let mut value = Vec::new();
+            write_length(&mut value, fields.len() as u64);
+            for (field, (text, expiry)) in &fields {
+                write_string(&mut value, field);
+                write_string(&mut value, text);
+                value.extend(expiry.unwrap_or(-1).to_le_bytes());
+            }
+            let valkey = RdbVersion(80);
+            let lines = describe(22, &value, valkey).unwrap();
+            let there = fit(22, &value, valkey, &target(ServerFamily::Redis, "8.2.3")).unwrap();
+            let Fit::Rewritten { value_type, value: redis, version, is_lossy: false } = there else {
+                panic!("{there:?}");
+            };
+            prop_assert_eq!(&describe(value_type, &redis, version).unwrap(), &lines);
+            let back = fit(value_type, &redis, version, &target(ServerFamily::Valkey, "9.1.2")).unwrap();
+            let (value_type, value, version) = match back {
+                Fit::Rewritten { value_type, value, version, .. } => (value_type, value, version),
+                Fit::AsIs(version) => (value_type, redis, version),
+                other => panic!("{other:?}"),
+            };
+            prop_assert_eq!(&describe(value_type, &value, version).unwrap(), &lines);
+        }
+    }
 }

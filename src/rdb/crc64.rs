@@ -46,15 +46,16 @@ pub(super) fn crc64(bytes: &[u8]) -> u64 {
 #[inline]
 fn advance_block(crc: u64, block: &[u8; LANES]) -> u64 {
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *block;
-    let [c0, c1, c2, c3, c4, c5, c6, c7] = crc.to_le_bytes();
-    let first = lane(15, a ^ c0)
-        ^ lane(14, b ^ c1)
-        ^ lane(13, c ^ c2)
-        ^ lane(12, d ^ c3)
-        ^ lane(11, e ^ c4)
-        ^ lane(10, f ^ c5)
-        ^ lane(9, g ^ c6)
-        ^ lane(8, h ^ c7);
+    let [c0, c1, c2, c3, c4, c5, c6, c7] =
+        (crc ^ u64::from_le_bytes([a, b, c, d, e, f, g, h])).to_le_bytes();
+    let first = lane(15, c0)
+        ^ lane(14, c1)
+        ^ lane(13, c2)
+        ^ lane(12, c3)
+        ^ lane(11, c4)
+        ^ lane(10, c5)
+        ^ lane(9, c6)
+        ^ lane(8, c7);
     let second = lane(7, i)
         ^ lane(6, j)
         ^ lane(5, k)

@@ -149,7 +149,7 @@ impl<E: From<Malformed>> Builder<'_, '_, '_, E> {
                 Ok(())
             }
             Element::Group(group) => self.add_group(group),
-            Element::Opaque(_) => Ok(()),
+            Element::VectorSet(..) | Element::Vector { .. } | Element::Opaque(_) => Ok(()),
         }
     }
 
@@ -171,14 +171,10 @@ impl<E: From<Malformed>> Builder<'_, '_, '_, E> {
             self.bytes += argument.len() + size_of::<Vec<u8>>();
             open.push(argument.to_vec());
         }
-        if self.bytes >= self.building.batch_bytes {
+        if self.bytes >= self.building.batch_bytes || open.len() >= ARGUMENTS_MAX {
             self.close()?;
-            self.flush()
-        } else if open.len() >= ARGUMENTS_MAX {
-            self.close()
-        } else {
-            Ok(())
         }
+        Ok(())
     }
 
     /// Closes the open command, and sets the expiries of its fields.
@@ -187,6 +183,7 @@ impl<E: From<Malformed>> Builder<'_, '_, '_, E> {
             return Ok(());
         };
         self.batch.push(open);
+        self.flush_if_full()?;
         let mut expiring = std::mem::take(&mut self.expiring);
         expiring.sort_unstable();
         for fields in expiring.chunk_by(|(one, _), (other, _)| one == other) {
@@ -199,9 +196,6 @@ impl<E: From<Malformed>> Builder<'_, '_, '_, E> {
             command.extend(fields.iter().map(|(_, field)| &field[..]));
             self.push(&command)?;
         }
-        if self.batch.len() >= self.building.batch_commands {
-            self.flush()?;
-        }
         Ok(())
     }
 
@@ -213,12 +207,13 @@ impl<E: From<Malformed>> Builder<'_, '_, '_, E> {
             .map(|argument| argument.len() + size_of::<Vec<u8>>());
         self.bytes += sizes.sum::<usize>();
         self.batch.push(command);
-        if self.bytes >= self.building.batch_bytes
-            || self.batch.len() >= self.building.batch_commands
-        {
-            self.flush()?;
-        }
-        Ok(())
+        self.flush_if_full()
+    }
+
+    fn flush_if_full(&mut self) -> Result<(), E> {
+        let is_full = self.bytes >= self.building.batch_bytes
+            || self.batch.len() >= self.building.batch_commands;
+        if is_full { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<(), E> {
@@ -368,4 +363,174 @@ fn pending_ids(
     ids.sort_unstable();
     ids.dedup();
     Ok(ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::golden::{unhex, vectors};
+    use super::super::server::ServerFamily;
+    use super::*;
+
+    fn building(server: &str) -> Building<'static> {
+        Building {
+            key: b"k",
+            rename_to: None,
+            expires_at: None,
+            server: ServerVersion::parse(ServerFamily::Redis, server).unwrap(),
+            batch_bytes: 1 << 20,
+            batch_commands: 1000,
+        }
+    }
+
+    /// Returns the batches, each command as a line.
+    fn batches(value_type: u8, value: &[u8], building: &Building<'_>) -> Vec<Vec<String>> {
+        let mut batches = Vec::new();
+        build::<Malformed>(value_type, value, RdbVersion(12), building, &mut |batch| {
+            let line = |command: &Command| command.join(&b' ').escape_ascii().to_string();
+            batches.push(batch.iter().map(line).collect::<Vec<_>>());
+            Ok(())
+        })
+        .unwrap();
+        batches
+    }
+
+    fn commands(value_type: u8, value: &[u8], building: &Building<'_>) -> Vec<String> {
+        batches(value_type, value, building).concat()
+    }
+
+    #[test]
+    fn each_data_type_has_its_commands() {
+        let building = building("8.2.3");
+        assert_eq!(commands(0, b"\x01a", &building), ["DEL k", "SET k a"]);
+        assert_eq!(
+            commands(1, b"\x02\x01a\x01b", &building),
+            ["DEL k", "RPUSH k a b"]
+        );
+        assert_eq!(
+            commands(2, b"\x02\x01a\x01b", &building),
+            ["DEL k", "SADD k a b"]
+        );
+        let scores = commands(3, b"\x02\x01a\x031.5\xc0\x05\xff", &building);
+        assert_eq!(scores, ["DEL k", "ZADD k 1.5e0 a -inf 5"]);
+        let expiring = unhex("0a000000000000000401016101310b0162013200016301330101640134");
+        assert_eq!(
+            commands(24, &expiring, &building),
+            [
+                "DEL k",
+                "HSET k a 1 b 2 c 3 d 4",
+                "HPEXPIREAT k 10 FIELDS 2 a d",
+                "HPEXPIREAT k 20 FIELDS 1 b"
+            ]
+        );
+        let old = Building {
+            server: ServerVersion {
+                major: 7,
+                minor: 0,
+                ..building.server
+            },
+            ..building
+        };
+        assert_eq!(
+            commands(24, &expiring, &old),
+            ["DEL k", "HSET k a 1 b 2 c 3 d 4"]
+        );
+    }
+
+    #[test]
+    fn expiry_and_name_are_set_at_the_end() {
+        let building = Building {
+            key: b"tmp",
+            rename_to: Some(b"k"),
+            expires_at: Some(7),
+            ..building("7.0.15")
+        };
+        let expected = ["DEL tmp", "SET tmp a", "PEXPIREAT tmp 7", "RENAME tmp k"];
+        assert_eq!(commands(0, b"\x01a", &building), expected);
+    }
+
+    #[test]
+    fn streams_keep_pending_entries_that_were_deleted() {
+        let find = |server: &str, key: &[u8]| {
+            let mut vectors = vectors().into_iter();
+            vectors
+                .find(|vector| vector.server == server && vector.info.key == key)
+                .unwrap()
+        };
+        let vector = find("redis-7.0", b"stream:empty");
+        let made = commands(vector.info.value_type, &vector.value, &building("7.0.15"));
+        let claim = made[4].replace(|c: char| c.is_ascii_digit(), "");
+        assert_eq!(claim, "XCLAIM k g c  - TIME  RETRYCOUNT  FORCE JUSTID");
+        let others = [&made[..4], &made[5..]].concat();
+        let expected = [
+            "DEL k",
+            "XADD k 5-5  ",
+            "XGROUP CREATE k g 5-5 ENTRIESREAD 1",
+            "XGROUP CREATECONSUMER k g c",
+            "XDEL k 5-5",
+            "XSETID k 5-5 ENTRIESADDED 1 MAXDELETEDID 5-5",
+        ];
+        assert_eq!(others, expected);
+        let vector = find("redis-6.2", b"stream:trimmed");
+        assert_eq!(
+            commands(vector.info.value_type, &vector.value, &building("6.2.14")),
+            ["DEL k", "XADD k MAXLEN 0 0-1  ", "XSETID k 9-9"]
+        );
+    }
+
+    #[test]
+    fn batches_are_bounded_by_bytes_and_by_commands() {
+        for vector in vectors() {
+            let longest = vector.value.len() * 88;
+            for (batch_bytes, batch_commands) in [(1, 1), (200, 3), (5000, 2)] {
+                let building = Building {
+                    batch_bytes,
+                    batch_commands,
+                    ..building("8.2.3")
+                };
+                let (mut most, mut count, mut all) = (0, 0, 0);
+                build::<Malformed>(
+                    vector.info.value_type,
+                    &vector.value,
+                    vector.version,
+                    &building,
+                    &mut |batch| {
+                        let sizes = batch.iter().flatten().map(Vec::len);
+                        most = most.max(sizes.sum());
+                        count = count.max(batch.len());
+                        all += batch.len();
+                        Ok(())
+                    },
+                )
+                .unwrap();
+                assert!(count <= batch_commands, "{}", vector.name());
+                assert!(most <= batch_bytes + longest.max(8000), "{}", vector.name());
+                assert!(all >= 2);
+            }
+        }
+        let small = Building {
+            batch_bytes: 3,
+            ..building("7.0.15")
+        };
+        assert_eq!(
+            commands(0, b"\x08abcdefgh", &small),
+            ["DEL k", "SET k abc", "APPEND k def", "APPEND k gh"]
+        );
+        assert_eq!(
+            batches(1, b"\x02\x01a\x01b", &small),
+            [["DEL k"], ["RPUSH k a"], ["RPUSH k b"]]
+        );
+    }
+
+    #[test]
+    fn errors_of_the_sender_and_of_the_bytes_end_the_building() {
+        let building = building("7.0.15");
+        let mut none = |_| Ok(());
+        let damaged = build::<Malformed>(1, b"\x02\x01a", RdbVersion(10), &building, &mut none);
+        assert!(damaged.is_err());
+        let failed = Malformed { at: 77, what: "x" };
+        let sent = build::<Malformed>(1, b"\x01\x01a", RdbVersion(10), &building, &mut |_| {
+            Err(failed)
+        });
+        assert_eq!(sent, Err(failed));
+    }
 }

@@ -20,12 +20,18 @@
 pub(crate) mod bytes;
 pub(crate) mod convert;
 mod crc64;
-mod digest;
+pub(crate) mod digest;
 pub(crate) mod elements;
+#[cfg(test)]
+mod golden;
 mod input;
 mod kinds;
+#[cfg(test)]
+mod live;
 mod payload;
 mod reader;
+#[cfg(test)]
+mod recorded;
 pub(crate) mod server;
 pub(crate) mod value;
 mod version;
@@ -35,7 +41,9 @@ mod writer;
 use std::io;
 
 pub(crate) use self::digest::{KeyDigest, digest};
-pub(crate) use self::payload::{FOOTER_LENGTH, functions_payload, of_dump, payload, write_payload};
+pub(crate) use self::payload::{
+    FOOTER_LENGTH, functions_of_dump, functions_payload, of_dump, payload, write_payload,
+};
 pub(crate) use self::reader::{RdbItem, RdbReader};
 pub(crate) use self::version::{Family, RdbVersion};
 pub(crate) use self::writer::RdbWriter;
