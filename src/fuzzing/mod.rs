@@ -6,6 +6,7 @@
 //!   written and read.
 //! * `rdb`: the records of RDB streams, however the bytes arrive, written and read again; payloads of `DUMP`.
 //! * `scripts`: the keys that the text of a script shows. `topology`: topologies as text.
+//! * `archive`: archives, strictly and with damage left out.
 //! * `steps`: counts the bytes that a reader looks at and reserves, so that quadratic time and excessive
 //!   memory are failures too, on any machine.
 //! * `values`: values in RDB bytes are the same for all servers.
@@ -15,6 +16,8 @@
 //! tests and for `cargo fuzz`, which sets `cfg(fuzzing)`; a user of the crate never gets it. The targets in
 //! `fuzz/` call the same functions with inputs of libFuzzer.
 
+#[cfg(feature = "backup")]
+mod archive;
 #[cfg(test)]
 mod mutate;
 #[cfg(feature = "backup")]
@@ -28,6 +31,8 @@ mod topology;
 #[cfg(feature = "backup")]
 mod values;
 
+#[cfg(feature = "backup")]
+pub use archive::archive;
 #[cfg(feature = "backup")]
 pub use rdb::rdb;
 pub use replies::{frames, replies};
@@ -53,6 +58,12 @@ mod tests {
     #[cfg(feature = "tokio-comp")]
     fn all_request_parsers_agree_on_arbitrary_bytes() {
         mutate::check("requests", requests);
+    }
+
+    #[test]
+    #[cfg(feature = "backup")]
+    fn strict_and_recovering_readers_of_archives_agree_on_arbitrary_bytes() {
+        mutate::check("archive", archive);
     }
 
     #[test]
