@@ -24,6 +24,15 @@ pub(crate) struct RawFrame {
     pub(super) stored: Vec<u8>,
 }
 
+/// A frame of keys or functions whose payload is decompressed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DecodedFrame {
+    /// Where the frame begins in the archive.
+    pub(super) offset: u64,
+    pub(super) header: Header,
+    pub(super) plain: Vec<u8>,
+}
+
 impl Frame {
     /// Makes a frame. `stored` is the payload compressed, if that made it smaller.
     pub(super) fn new(mut header: Header, plain: &[u8], stored: Option<&[u8]>) -> Self {
@@ -84,6 +93,24 @@ impl RawFrame {
         (HEADER_BYTES + self.stored.len()) as u64
     }
 
+    /// Decompresses the payload. This takes most of the time of reading, and can be done in another thread.
+    ///
+    /// # Errors
+    ///
+    /// If it is not what the header says.
+    pub(crate) fn decode(self) -> Result<DecodedFrame, ArchiveError> {
+        let is_stored = self.header.flags & COMPRESSED == 0;
+        let plain = match is_stored && self.stored.len() == self.header.plain as usize {
+            true => self.stored,
+            false => self.plain()?.into_owned(),
+        };
+        Ok(DecodedFrame {
+            offset: self.offset,
+            header: self.header,
+            plain,
+        })
+    }
+
     /// True if the content goes on in the next frame of this kind.
     pub(super) fn has_more(&self) -> bool {
         self.header.flags & MORE != 0
@@ -110,5 +137,17 @@ impl RawFrame {
             true => Ok(Cow::Owned(plain)),
             false => Err(damaged("a frame is shorter than its header says")),
         }
+    }
+}
+
+impl DecodedFrame {
+    /// Returns the index of the node in the manifest.
+    pub(crate) fn node(&self) -> u16 {
+        self.header.node
+    }
+
+    /// Returns the number of this frame among those of its node, from 0.
+    pub(crate) fn sequence(&self) -> u32 {
+        self.header.sequence
     }
 }

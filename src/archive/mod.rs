@@ -9,22 +9,43 @@
 //!
 //! Nothing here knows a connection or a server.
 
+mod assembler;
 mod builder;
+mod damage;
+#[cfg(feature = "backup-encryption")]
+mod encrypted;
 mod entries;
 mod error;
 mod format;
 mod frame;
 mod index;
 mod manifest;
+mod reader;
+mod scanner;
+mod seen;
+mod summary;
 mod text;
 mod totals;
 mod writer;
 
+pub(crate) use self::assembler::{
+    Entry, EntryAssembler, Function, Incomplete, IncompleteReason, Item,
+};
 pub(crate) use self::builder::{FrameBuilder, LEVEL_DEFAULT, LEVEL_MAX, LEVEL_STORED};
+pub(crate) use self::damage::{Damage, DamagedPlace, Lost};
+#[cfg(feature = "backup-encryption")]
+pub(crate) use self::encrypted::{EncryptedWriter, Identities, MaybeEncrypted, Recipients};
 pub(crate) use self::error::ArchiveError;
 pub(crate) use self::format::Kind;
-pub(crate) use self::frame::{Frame, RawFrame};
+pub(crate) use self::frame::{DecodedFrame, Frame, RawFrame};
 pub(crate) use self::index::IndexEntry;
 pub(crate) use self::manifest::{CutKind, Manifest, ManifestNode};
+pub(crate) use self::reader::ArchiveReader;
+pub(crate) use self::summary::{Summary, Verification, verify};
 pub(crate) use self::totals::{NodeTotals, Totals};
 pub(crate) use self::writer::ArchiveWriter;
+
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod tests;
