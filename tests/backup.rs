@@ -408,7 +408,10 @@ fn user_without_the_rights_for_the_best_cut_gets_the_next_one_with_a_warning() {
     }
     user("no-config", &["~*", "+@all", "-config"]);
     user("no-sync", &["~*", "+@all", "-config", "-psync"]);
-    user("no-pause", &["~*", "+@all", "-client|pause", "-psync"]);
+    user(
+        "no-pause",
+        &["~*", "+@all", "-client", "+client|setname", "-psync"],
+    );
     for (name, kind, reason) in [
         ("no-config", CutKind::Disk, "CONFIG SET"),
         ("no-sync", CutKind::PausedScan, "PSYNC"),

@@ -195,7 +195,8 @@ impl SourceNode {
         self.is_stale = false;
         self.control.set_limit(self.limit);
         self.spare.set_limit(self.limit);
-        self.server().set_limit(self.limit);
+        let limit = self.limit;
+        self.server().set_limit(limit);
         Ok(())
     }
 
