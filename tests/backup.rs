@@ -20,7 +20,7 @@ use redis::{Connection, cmd};
 use redis_sharding::ops::backup::{Backup, BackupEvent, BackupOptions, BackupReport, CutKind};
 use redis_sharding::{Builder, Error, ErrorKind, ShardedClient};
 use support::children::{self, Part};
-use support::{ReplicaSet, Servers};
+use support::{Cluster, ReplicaSet, Servers, clusters};
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
@@ -210,9 +210,13 @@ fn cut_under_load_is_one_moment_of_all_nodes() {
 /// What a replica is sent, over a connection that asks for nothing but the data.
 fn raw_sync(address: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream
-        .write_all(b"REPLCONF rdb-only 1\r\nPSYNC ? -1\r\n")
-        .unwrap();
+    let patience = Some(Duration::from_secs(20));
+    stream.set_read_timeout(patience).unwrap();
+    stream.write_all(b"REPLCONF rdb-only 1\r\n").unwrap();
+    // A server refuses PSYNC while a reply is on its way.
+    let mut ok = [0; 5];
+    stream.read_exact(&mut ok).unwrap();
+    stream.write_all(b"PSYNC ? -1\r\n").unwrap();
     stream
 }
 
@@ -404,7 +408,10 @@ fn user_without_the_rights_for_the_best_cut_gets_the_next_one_with_a_warning() {
     }
     user("no-config", &["~*", "+@all", "-config"]);
     user("no-sync", &["~*", "+@all", "-config", "-psync"]);
-    user("no-pause", &["~*", "+@all", "-client|pause", "-psync"]);
+    user(
+        "no-pause",
+        &["~*", "+@all", "-client", "+client|setname", "-psync"],
+    );
     for (name, kind, reason) in [
         ("no-config", CutKind::Disk, "CONFIG SET"),
         ("no-sync", CutKind::PausedScan, "PSYNC"),
@@ -450,6 +457,30 @@ fn backup_of_replicas_pauses_the_primary_and_reads_the_replica() {
     let error = backup(ShardedClient::builder().node("a", set.url(1)), options()).0;
     let error = error.unwrap_err().to_string();
     assert!(error.contains("is a replica"), "{error}");
+}
+
+#[test]
+fn backup_of_a_cluster_has_the_keys_of_all_primaries_unless_slots_move() {
+    let Some(server) = clusters::servers().into_iter().next() else {
+        return;
+    };
+    let cluster = Cluster::start(&server, 3, 0);
+    let mut client = ShardedClient::cluster(cluster.urls()).unwrap();
+    for key in 0..60 {
+        let () = cmd("SET")
+            .arg(format!("key:{key}"))
+            .arg(key)
+            .query(&mut client)
+            .unwrap();
+    }
+    let take = || backup(ShardedClient::builder().cluster(cluster.urls()), options()).0;
+    let report = take().unwrap();
+    assert_eq!((report.keys(), report.nodes.len()), (60, 3), "{report:?}");
+    let moving = cluster.begin_move(cluster.own_slot(0), 1);
+    let error = take().unwrap_err().to_string();
+    assert!(error.contains("slots of the cluster are moving"), "{error}");
+    moving.end();
+    assert_eq!(take().unwrap().keys(), 60);
 }
 
 #[test]
@@ -635,7 +666,7 @@ fn stream_that_breaks_off_is_an_error_and_no_short_archive() {
     let mut connection = servers.connection(1);
     for command in [vec!["FLUSHALL"], vec!["REPLICAOF", "127.0.0.1", "1"]] {
         for key in 0..300 {
-            set(&mut connection, &format!("key:{key}"), "x".repeat(1000));
+            set(&mut connection, &format!("key:{key}"), noise(20_000));
         }
         slow_saves(&servers, 1, 3000);
         let words = command.clone();
@@ -662,7 +693,7 @@ fn node_that_dies_at_any_step_is_an_error_and_the_others_go_on() {
         let servers = Arc::new(servers);
         let mut connection = servers.connection(1);
         for key in 0..300 {
-            set(&mut connection, &format!("key:{key}"), "x".repeat(1000));
+            set(&mut connection, &format!("key:{key}"), noise(20_000));
         }
         slow_saves(&servers, 1, 3000);
         let start = Instant::now();
@@ -673,7 +704,7 @@ fn node_that_dies_at_any_step_is_an_error_and_the_others_go_on() {
     }
 }
 
-/// Takes so many bytes, and then does something else.
+/// Takes so many bytes, and then at most as many at a time as another one says.
 struct Sink<F>(usize, F);
 
 impl<F: FnMut() -> io::Result<usize>> Write for Sink<F> {
@@ -683,7 +714,7 @@ impl<F: FnMut() -> io::Result<usize>> Write for Sink<F> {
                 self.0 = left;
                 Ok(bytes.len())
             }
-            None => (self.1)(),
+            None => Ok((self.1)()?.min(bytes.len())),
         }
     }
 
@@ -692,23 +723,28 @@ impl<F: FnMut() -> io::Result<usize>> Write for Sink<F> {
     }
 }
 
+/// Bytes that cannot be compressed, so that a server sends them as soon as it has some.
+fn noise(bytes: usize) -> Vec<u8> {
+    static STATE: AtomicU64 = AtomicU64::new(1);
+    let mut state = STATE.fetch_add(1, Ordering::SeqCst);
+    let mut next = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    (0..bytes).map(|_| next()).collect()
+}
+
 /// Two servers with 8 MB at each that cannot be compressed.
 fn large() -> Option<Servers> {
     let servers = Servers::start(2)?;
-    let mut state = 1_u64;
-    let mut random = || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (state >> 56) as u8
-    };
     for index in 0..2 {
         for key in 0..8 {
-            let value: Vec<u8> = (0..1 << 20).map(|_| random()).collect();
             set(
                 &mut servers.connection(index),
                 &format!("{index}:{key}"),
-                value,
+                noise(1 << 20),
             );
         }
     }

@@ -7,7 +7,7 @@
 
 use std::iter;
 
-use crate::command::{Args, PackedCommands};
+use crate::command::{Access, Args, PackedCommands};
 use crate::error::{Error, ErrorKind};
 use crate::plan::batch::NodeRequest;
 use crate::plan::{Exchange, ReplyBuffer, Router};
@@ -86,6 +86,10 @@ impl NodeRequest {
 
     /// True if one of the requests is FLUSHALL.
     fn has_flushall(&self) -> bool {
+        // Reads are most of what is sent, and need not be looked at.
+        if self.slots.iter().all(|slot| slot.access == Access::Read) {
+            return false;
+        }
         let (mut commands, mut args) = (PackedCommands::new(&self.packed), Args::new());
         while let Ok(Some(_)) = commands.next(&mut args) {
             if is_flushall(&args) {

@@ -35,11 +35,11 @@ impl Session<'_> {
     pub(super) fn archive(mut self, write: impl Write + Send) -> Result<BackupReport, Error> {
         // What cannot be is an error before the pause.
         FrameBuilder::new(0, 0, self.options.level).map_err(failed)?;
-        output::check(&self.options.recipients)?;
+        output::check(self.options.recipients.as_deref())?;
         let taken = self.cut(self.options.cut)?;
         let report = self.report(&taken);
         let manifest = self.manifest(&taken, &report);
-        let output = Output::new(write, &self.options.recipients)?;
+        let output = Output::new(write, self.options.recipients.as_deref())?;
         let writer = ArchiveWriter::new(output, &manifest).map_err(failed)?;
         let writing = Writing { writer, report };
         writing.write(self, taken)

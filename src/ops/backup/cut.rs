@@ -275,6 +275,9 @@ impl Taker<'_> {
         });
         let not_resumed = not_resumed.collect();
         let time = pause.start.elapsed();
+        if done.is_err() {
+            nodes.iter_mut().for_each(SourceNode::forget_replies);
+        }
         let (times, done) = done?;
         let moment = Moment {
             pause: time,

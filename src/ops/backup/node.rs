@@ -48,6 +48,8 @@ pub(super) struct SourceNode {
     is_configured: bool,
     /// True while writes may be paused.
     is_paused: bool,
+    /// True if replies may be on their way that nobody waits for.
+    is_stale: bool,
 }
 
 impl SourceNode {
@@ -90,6 +92,7 @@ impl SourceNode {
             settings: Vec::new(),
             is_configured: false,
             is_paused: false,
+            is_stale: false,
         };
         if with_replicas {
             node.choose_replica();
@@ -178,19 +181,28 @@ impl SourceNode {
     ///
     /// If the node cannot be reached.
     pub(super) fn reconnect(&mut self) -> Result<(), Error> {
-        for connection in [&mut self.control, &mut self.spare] {
-            if connection.is_broken() {
-                *connection = connect(&self.primary, self.limit)?;
-            }
-            connection.set_limit(self.limit);
+        if self.is_stale || self.control.is_broken() {
+            self.control = connect(&self.primary, self.limit)?;
         }
-        if let Some(connection) = &mut self.replica {
-            if connection.is_broken() {
-                *connection = connect(&self.server, self.limit)?;
-            }
-            connection.set_limit(self.limit);
+        if self.spare.is_broken() {
+            self.spare = connect(&self.primary, self.limit)?;
         }
+        if let Some(connection) = &mut self.replica
+            && (self.is_stale || connection.is_broken())
+        {
+            *connection = connect(&self.server, self.limit)?;
+        }
+        self.is_stale = false;
+        self.control.set_limit(self.limit);
+        self.spare.set_limit(self.limit);
+        let limit = self.limit;
+        self.server().set_limit(limit);
         Ok(())
+    }
+
+    /// Gives up connections over which replies may come that nobody waits for.
+    pub(super) fn forget_replies(&mut self) {
+        self.is_stale = true;
     }
 
     /// What the server that is read is busy with.
@@ -262,8 +274,7 @@ impl SourceNode {
             return;
         }
         let settings = self.settings.clone();
-        // A connection that broke under a call is of no use.
-        if self.server().is_broken() && self.reconnect().is_err() {
+        if (self.is_stale || self.server().is_broken()) && self.reconnect().is_err() {
             return;
         }
         self.server().set_limit(PUT_BACK_WITHIN);
@@ -302,7 +313,11 @@ impl SourceNode {
         }
         let replies = self.spare.receive(1);
         let is_ok = |replies: &Vec<Value>| matches!(replies.as_slice(), [Value::Okay]);
-        replies.as_ref().is_ok_and(is_ok) || self.control.call(&unpause()).is_ok()
+        replies.as_ref().is_ok_and(is_ok) || {
+            // Once more, over a connection that has no reply on its way.
+            let again = connect(&self.primary, PUT_BACK_WITHIN);
+            again.is_ok_and(|mut again| again.call(&unpause()).is_ok())
+        }
     }
 }
 
@@ -356,7 +371,9 @@ fn may_sync(server: &mut NodeConnection) -> bool {
             Ok(_) => false,
             Err(error) => {
                 let text = error.to_string().to_lowercase();
-                text.contains("noperm") || text.contains("unknown command")
+                text.contains("no permissions")
+                    || text.contains("noperm")
+                    || text.contains("unknown command")
             }
         }
     };

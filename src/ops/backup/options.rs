@@ -22,7 +22,7 @@ pub struct BackupOptions {
     pub(super) bytes_per_second: Option<u64>,
     pub(super) replicas: bool,
     pub(super) stall: Option<Duration>,
-    pub(super) recipients: Vec<String>,
+    pub(super) recipients: Option<String>,
     #[cfg(feature = "testing")]
     observer: Option<StepObserver>,
 }
@@ -38,7 +38,7 @@ impl Default for BackupOptions {
             bytes_per_second: None,
             replicas: false,
             stall: None,
-            recipients: Vec::new(),
+            recipients: None,
             #[cfg(feature = "testing")]
             observer: None,
         }
@@ -113,11 +113,12 @@ impl BackupOptions {
         self
     }
 
-    /// Encrypts the archive for a recipient of age, such as `age1...`; may be called for several. Defaults to none.
+    /// Encrypts the archive with age for these recipients: public keys that begin with `age1`, one in a line. Empty lines and
+    /// those that begin with `#` are left out. Defaults to none.
     #[cfg(feature = "backup-encryption")]
     #[must_use]
-    pub fn with_recipient(mut self, recipient: impl Into<String>) -> Self {
-        self.recipients.push(recipient.into());
+    pub fn with_recipients(mut self, recipients: impl Into<String>) -> Self {
+        self.recipients = Some(recipients.into());
         self
     }
 
@@ -151,7 +152,7 @@ impl fmt::Debug for BackupOptions {
             .field("bytes_per_second", &self.bytes_per_second)
             .field("replicas", &self.replicas)
             .field("stall", &self.stall)
-            .field("recipients", &self.recipients.len())
+            .field("is_encrypted", &self.recipients.is_some())
             .finish_non_exhaustive()
     }
 }

@@ -2,7 +2,10 @@
 
 use std::io::{self, Write};
 
-use crate::error::{Error, ErrorKind};
+use super::drain::failed;
+#[cfg(feature = "backup-encryption")]
+use crate::archive::{EncryptedWriter, Recipients};
+use crate::error::Error;
 
 /// Where an archive goes.
 pub(super) enum Output<W: Write> {
@@ -10,7 +13,7 @@ pub(super) enum Output<W: Write> {
     Plain(Counter<W>),
     /// Encrypted for recipients of age.
     #[cfg(feature = "backup-encryption")]
-    Encrypted(Box<age::stream::StreamWriter<Counter<W>>>),
+    Encrypted(Box<EncryptedWriter<Counter<W>>>),
 }
 
 /// Counts what is written.
@@ -20,26 +23,19 @@ pub(super) struct Counter<W> {
 }
 
 impl<W: Write> Output<W> {
-    /// The output for these recipients, as it is if there are none.
+    /// The output for these recipients, one in a line; as it is if none are given.
     ///
     /// # Errors
     ///
     /// If a recipient is none of age, or the beginning cannot be written.
     #[cfg(feature = "backup-encryption")]
-    pub(super) fn new(write: W, recipients: &[String]) -> Result<Self, Error> {
+    pub(super) fn new(write: W, recipients: Option<&str>) -> Result<Self, Error> {
         let counter = Counter { write, bytes: 0 };
-        if recipients.is_empty() {
+        let Some(recipients) = recipients else {
             return Ok(Self::Plain(counter));
-        }
-        let recipients = parse(recipients)?;
-        let recipients = recipients
-            .iter()
-            .map(|recipient| recipient as &dyn age::Recipient);
-        let encryptor = age::Encryptor::with_recipients(recipients)
-            .map_err(|error| Error::config(format!("the archive cannot be encrypted: {error}")))?;
-        let stream = encryptor
-            .wrap_output(counter)
-            .map_err(|error| failed(&error))?;
+        };
+        let recipients = Recipients::parse(recipients).map_err(failed)?;
+        let stream = recipients.encrypt(counter).map_err(failed)?;
         Ok(Self::Encrypted(Box::new(stream)))
     }
 
@@ -49,7 +45,7 @@ impl<W: Write> Output<W> {
     ///
     /// None.
     #[cfg(not(feature = "backup-encryption"))]
-    pub(super) fn new(write: W, _: &[String]) -> Result<Self, Error> {
+    pub(super) fn new(write: W, _: Option<&str>) -> Result<Self, Error> {
         Ok(Self::Plain(Counter { write, bytes: 0 }))
     }
 
@@ -59,16 +55,12 @@ impl<W: Write> Output<W> {
     ///
     /// If it cannot be written.
     pub(super) fn finish(self) -> Result<u64, Error> {
-        let finished = match self {
-            Self::Plain(counter) => Ok(counter),
+        let counter = match self {
+            Self::Plain(counter) => counter,
             #[cfg(feature = "backup-encryption")]
-            Self::Encrypted(stream) => stream.finish(),
+            Self::Encrypted(stream) => stream.finish().map_err(failed)?,
         };
-        let flushed = finished.and_then(|mut counter| {
-            counter.flush()?;
-            Ok(counter.bytes)
-        });
-        flushed.map_err(|error| failed(&error))
+        Ok(counter.bytes)
     }
 }
 
@@ -78,32 +70,21 @@ impl<W: Write> Output<W> {
 ///
 /// If one of them is none of age.
 #[cfg(feature = "backup-encryption")]
-pub(super) fn check(recipients: &[String]) -> Result<(), Error> {
-    parse(recipients).map(drop)
+pub(super) fn check(recipients: Option<&str>) -> Result<(), Error> {
+    match recipients {
+        Some(text) => Recipients::parse(text).map(drop).map_err(failed),
+        None => Ok(()),
+    }
 }
 
 /// There are none.
+///
+/// # Errors
+///
+/// None.
 #[cfg(not(feature = "backup-encryption"))]
-pub(super) fn check(_: &[String]) -> Result<(), Error> {
+pub(super) fn check(_: Option<&str>) -> Result<(), Error> {
     Ok(())
-}
-
-#[cfg(feature = "backup-encryption")]
-fn parse(recipients: &[String]) -> Result<Vec<age::x25519::Recipient>, Error> {
-    let recipients = recipients.iter().enumerate();
-    let parsed = recipients.map(|(index, text)| {
-        text.trim().parse().map_err(|_| {
-            let number = index + 1;
-            let text = format!("recipient number {number} is none of age, which begins with age1");
-            Error::config(text)
-        })
-    });
-    parsed.collect()
-}
-
-fn failed(error: &io::Error) -> Error {
-    let text = format!("the archive cannot be written: {error}");
-    Error::new(ErrorKind::Archive, text).with_io(Some(error.kind()))
 }
 
 impl<W: Write> Write for Output<W> {

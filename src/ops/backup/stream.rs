@@ -53,8 +53,6 @@ pub(super) struct SyncStream {
     start: usize,
     end: usize,
     data: End,
-    /// Number of bytes of data that were given out.
-    bytes: u64,
     /// For how long the server may send nothing.
     silence: Duration,
     /// True once the backup has failed elsewhere.
@@ -75,7 +73,6 @@ impl SyncStream {
             start: 0,
             end: 0,
             data: End::Unknown,
-            bytes: 0,
             silence,
             stop: Arc::clone(stop),
             rate: rate.cloned(),
@@ -136,11 +133,6 @@ impl SyncStream {
         }
         let head = self.held().first_chunk::<HEAD>().copied();
         head.ok_or_else(|| odd("its data has no head"))
-    }
-
-    /// Number of bytes of data so far.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
     }
 
     /// Checks that the data has ended where the server says that it ends.
@@ -256,7 +248,6 @@ impl Read for SyncStream {
                     into.copy_from_slice(held);
                 }
                 self.start += count;
-                self.bytes += count as u64;
                 if let End::Length(left) = &mut self.data {
                     *left -= count as u64;
                 }

@@ -15,7 +15,6 @@ use redis_sharding::ops::backup::{
 };
 use serde_json::{Value, json};
 
-use crate::fleet::read;
 use crate::nodes::NodeArgs;
 use crate::outcome::{FOUND, Failure, Outcome};
 use crate::output;
@@ -49,7 +48,7 @@ pub struct Backup {
     #[arg(value_name = "FILE", required_unless_present = "as_rdb")]
     out: Option<PathBuf>,
     /// Writes an RDB file for each node into this folder instead, as the servers have sent them
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "recipients", "level", "force"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "level", "force"])]
     as_rdb: Option<PathBuf>,
     /// Replaces an archive of this name
     #[arg(long)]
@@ -75,8 +74,9 @@ pub struct Backup {
     /// Reads the keys of nodes that have replicas from these
     #[arg(long)]
     replicas: bool,
-    /// Encrypts the archive for the recipients of age in this file, one in a line
-    #[arg(long, value_name = "FILE")]
+    /// Encrypts the archive for the recipients of age in this file: public keys, one in a line
+    #[cfg(feature = "backup-encryption")]
+    #[arg(long, value_name = "FILE", conflicts_with = "as_rdb")]
     recipients: Option<String>,
     /// Writes the report as JSON
     #[arg(long)]
@@ -145,19 +145,12 @@ impl Backup {
             .with_bytes_per_second(self.rate.map(|rate| rate as u64))
             .with_compression_level(self.level)
             .with_replicas(self.replicas);
-        let Some(file) = &self.recipients else {
-            return Ok(options);
-        };
-        let text = read(file).map_err(Failure::Usage)?;
-        let lines = text.lines().map(str::trim);
-        let recipients: Vec<&str> = lines
-            .filter(|line| !line.is_empty() && !line.starts_with('#'))
-            .collect();
-        if recipients.is_empty() {
-            return Err(Failure::Usage(format!("{file} has no recipient")));
+        #[cfg(feature = "backup-encryption")]
+        if let Some(file) = &self.recipients {
+            let text = crate::fleet::read(file).map_err(Failure::Usage)?;
+            return Ok(options.with_recipients(text));
         }
-        let recipients = recipients.into_iter();
-        Ok(recipients.fold(options, BackupOptions::with_recipient))
+        Ok(options)
     }
 
     fn to_files(&self, taker: Taker, folder: &Path) -> Result<BackupReport, Failure> {
