@@ -5,6 +5,7 @@
 macro_rules! links {
     () => {
         "[architecture]: crate::guide::architecture\n\
+         [archive]: crate::guide::archive\n\
          [balance]: #balance\n\
          [backup]: crate::guide::backup\n\
          [cache]: crate::guide::cache\n\
@@ -40,6 +41,7 @@ macro_rules! pages {
 
 pages! {
     architecture: "architecture.md",
+    archive: "archive.md",
     backup: "backup.md",
     cache: "cache.md",
     cluster: "cluster.md",

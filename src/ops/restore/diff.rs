@@ -16,10 +16,14 @@ use super::report::NAMED_KEYS_MAX;
 use super::select::is_record;
 use crate::config::Builder;
 use crate::error::{Error, ErrorKind};
-use crate::rdb::{KeyInfo, digest};
+use crate::rdb::KeyInfo;
+use crate::rdb::digest::digest_of_lasting;
 
 /// Maximum duration of a reply.
 const REPLY_WITHIN: Duration = Duration::from_secs(120);
+
+/// Fields of hashes that expire within this time after the beginning are not compared: servers delete them when they like.
+const FIELDS_MS: i64 = 600_000;
 
 /// Stands for a key that does not expire.
 const NEVER: i64 = i64::MAX;
@@ -201,7 +205,8 @@ impl fmt::Display for DiffReport {
 }
 
 /// Compares two sides: databases, keys, values, expiries of keys and of fields, and the groups of streams. How keys were
-/// used, and functions, are not compared.
+/// used, and functions, are not compared. Nor are fields of hashes that expire within ten minutes: servers delete them when
+/// they like.
 ///
 /// Needs 33 bytes of memory for each key of the first side.
 ///
@@ -214,10 +219,11 @@ pub fn diff(
     options: DiffOptions,
 ) -> Result<DiffReport, Error> {
     let mut report = DiffReport::default();
+    let lasting = now().saturating_add(FIELDS_MS);
     let mut kept: Vec<Kept> = Vec::new();
     // Of all keys, as none is kept for each.
     let mut first_slack = 0;
-    first.read(&mut |key| {
+    first.read(lasting, &mut |key| {
         first_slack = first_slack.max(key.slack);
         match is_over(&key) {
             true => report.expired += 1,
@@ -230,7 +236,7 @@ pub fn diff(
     kept.dedup_by_key(|kept| (kept.id, kept.digest));
     report.keys = [kept.len() as u64, 0];
     let mut seen = vec![false; kept.len()];
-    second.read(&mut |key| {
+    second.read(lasting, &mut |key| {
         if is_over(&key) {
             report.expired += 1;
             return Ok(());
@@ -239,7 +245,13 @@ pub fn diff(
         compare(&key, slack, (&kept, &mut seen), &mut report, options.named);
         Ok(())
     })?;
-    missing(&mut first, (&kept, &seen), &mut report, options.named)?;
+    missing(
+        &mut first,
+        lasting,
+        (&kept, &seen),
+        &mut report,
+        options.named,
+    )?;
     Ok(report)
 }
 
@@ -283,6 +295,7 @@ fn compare(
 /// Counts and names the keys that the second side does not have.
 fn missing(
     first: &mut DiffSide,
+    lasting: i64,
     (kept, seen): (&[Kept], &[bool]),
     report: &mut DiffReport,
     named: usize,
@@ -304,7 +317,7 @@ fn missing(
         return Ok(());
     }
     let until = named.min(report.named.len() + ids.len());
-    let read = first.read(&mut |key| {
+    let read = first.read(lasting, &mut |key| {
         if ids.binary_search(&key.kept.id).is_ok() {
             report.name(Difference::OnlyFirst, key.db, &key.key, named);
         }
@@ -327,11 +340,16 @@ fn enough() -> Error {
 
 impl DiffSide {
     /// Reads all keys but those of the record.
-    fn read(&mut self, sink: &mut dyn FnMut(Digested) -> Result<(), Error>) -> Result<(), Error> {
+    /// Fields of hashes that expire before `lasting` do not count.
+    fn read(
+        &mut self,
+        lasting: i64,
+        sink: &mut dyn FnMut(Digested) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         match self {
             Self::Fleet(builder) => {
                 let clients = Clients::new((**builder).clone(), REPLY_WITHIN);
-                let map = |FleetKey { key, slack }: FleetKey| Digested::of(key, slack);
+                let map = |FleetKey { key, slack }: FleetKey| Digested::of(key, slack, lasting);
                 fleet_keys::read(&clients, &map, &mut |key| key.map_or(Ok(()), &mut *sink))
             }
             Self::Input(input) => {
@@ -339,7 +357,7 @@ impl DiffSide {
                 let mut items = input.items(false)?;
                 while let Some(item) = items.next()? {
                     if let Item::Key(key) = item
-                        && let Some(key) = Digested::of(key, 0)?
+                        && let Some(key) = Digested::of(key, 0, lasting)?
                     {
                         sink(key)?;
                     }
@@ -351,8 +369,8 @@ impl DiffSide {
 }
 
 impl Digested {
-    /// `None` for a key of the record.
-    fn of(key: InputKey, slack: u64) -> Result<Option<Self>, Error> {
+    /// `None` for a key of the record, and for a hash whose fields expire before `lasting`.
+    fn of(key: InputKey, slack: u64, lasting: i64) -> Result<Option<Self>, Error> {
         let InputKey {
             mut info,
             version,
@@ -362,10 +380,13 @@ impl Digested {
             return Ok(None);
         }
         let expires_at = info.expires_at.take().unwrap_or(NEVER);
-        let digest = digest(&info, &value, version).map_err(|error| {
+        let digest = digest_of_lasting(&info, &value, version, lasting).map_err(|error| {
             let text = format!("the value of {} is damaged: {error}", KeyText(&info.key));
             Error::new(ErrorKind::Archive, text).about_keys([&info.key[..]])
         })?;
+        let Some(digest) = digest else {
+            return Ok(None);
+        };
         let id = id_of(&info);
         Ok(Some(Self {
             kept: Kept {

@@ -7,6 +7,7 @@ use redis_sharding::ShardedClient;
 use redis_sharding::ops::restore::{DiffOptions, DiffReport, DiffSide, RestoreInput, diff};
 use serde::Serialize;
 
+use super::verify::IdentityArgs;
 use crate::fleet::Fleet;
 use crate::nodes::AccessArgs;
 use crate::outcome::{Failure, Outcome};
@@ -40,9 +41,8 @@ pub struct Diff {
     /// Names all keys that differ, not the first hundred alone
     #[arg(long)]
     all: bool,
-    /// File with the key of encrypted archives, as age-keygen writes it
-    #[arg(long, value_name = "FILE")]
-    identity: Option<String>,
+    #[command(flatten)]
+    identity: IdentityArgs,
     /// Writes JSON
     #[arg(long)]
     json: bool,
@@ -73,10 +73,7 @@ impl Diff {
         }
         let input = RestoreInput::detect(file);
         let input = input.map_err(|error| Failure::Usage(error.to_string()))?;
-        Ok(DiffSide::Input(match &self.identity {
-            Some(identity) => input.with_identity(identity),
-            None => input,
-        }))
+        Ok(DiffSide::Input(self.identity.apply(input)))
     }
 }
 

@@ -8,7 +8,7 @@ use indicatif::HumanBytes;
 use redis_sharding::ops::restore::{InspectedNode, Inspection, KeyType, inspect};
 use serde::Serialize;
 
-use super::verify::input;
+use super::verify::{IdentityArgs, input};
 use crate::outcome::{Failure, Outcome};
 use crate::output::{self, BAD, HEAD, Text};
 
@@ -34,9 +34,8 @@ pub struct Inspect {
     /// Writes the text of the topology alone
     #[arg(long, conflicts_with = "json")]
     topology: bool,
-    /// File with the key of an encrypted archive, as age-keygen writes it
-    #[arg(long, value_name = "FILE")]
-    identity: Option<String>,
+    #[command(flatten)]
+    identity: IdentityArgs,
     /// Writes JSON
     #[arg(long)]
     json: bool,
@@ -44,7 +43,7 @@ pub struct Inspect {
 
 impl Inspect {
     pub fn run(self) -> Result<Outcome, Failure> {
-        let mut input = input(&self.archive, self.identity.as_deref())?;
+        let mut input = input(&self.archive, &self.identity)?;
         let found = inspect(&mut input).map_err(|error| Failure::Failed(error.to_string()))?;
         if self.topology {
             let text = found.topology.as_deref().ok_or_else(|| {

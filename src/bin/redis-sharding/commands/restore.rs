@@ -11,6 +11,7 @@ use redis_sharding::ops::restore::{
 };
 use serde_json::{Value, json};
 
+use super::verify::IdentityArgs;
 use crate::nodes::NodeArgs;
 use crate::outcome::{Failure, Outcome};
 use crate::output;
@@ -101,9 +102,8 @@ pub struct Restore {
     /// Keeps fields of hashes forever where the server cannot hold their expiry
     #[arg(long)]
     drop_field_expiries: bool,
-    /// File with the key of an encrypted archive, as age-keygen writes it
-    #[arg(long, value_name = "FILE")]
-    identity: Option<String>,
+    #[command(flatten)]
+    identity: IdentityArgs,
     /// Shows what would be restored where, and why it cannot be; changes nothing
     #[arg(long)]
     dry_run: bool,
@@ -191,10 +191,7 @@ impl Restore {
             Some("-") => RestoreInput::archive_stream(io::stdin()),
             Some(file) => RestoreInput::archive(file),
         };
-        match &self.identity {
-            Some(identity) => input.with_identity(identity),
-            None => input,
-        }
+        self.identity.apply(input)
     }
 }
 

@@ -29,9 +29,8 @@ pub struct Verify {
     /// An archive or an RDB file; - for an archive on standard input
     #[arg(value_name = "ARCHIVE")]
     archive: String,
-    /// File with the key of an encrypted archive, as age-keygen writes it
-    #[arg(long, value_name = "FILE")]
-    identity: Option<String>,
+    #[command(flatten)]
+    identity: IdentityArgs,
     /// Writes JSON
     #[arg(long)]
     json: bool,
@@ -39,15 +38,41 @@ pub struct Verify {
 
 impl Verify {
     pub fn run(self) -> Result<Outcome, Failure> {
-        let mut input = input(&self.archive, self.identity.as_deref())?;
+        let mut input = input(&self.archive, &self.identity)?;
         let report = verify(&mut input).map_err(|error| Failure::Failed(error.to_string()))?;
         output::write(&Shown::of(&report), self.json)?;
         Ok(Outcome::of(report.is_good()))
     }
 }
 
+/// The key of an encrypted archive.
+#[derive(Args)]
+pub struct IdentityArgs {
+    /// File with the key of an encrypted archive, as age-keygen writes it
+    #[cfg(feature = "backup-encryption")]
+    #[arg(long, value_name = "FILE")]
+    identity: Option<String>,
+}
+
+impl IdentityArgs {
+    /// Has the input read with this key.
+    #[cfg(feature = "backup-encryption")]
+    pub fn apply(&self, input: RestoreInput) -> RestoreInput {
+        match &self.identity {
+            Some(identity) => input.with_identity(identity),
+            None => input,
+        }
+    }
+
+    /// Archives are not encrypted.
+    #[cfg(not(feature = "backup-encryption"))]
+    pub fn apply(&self, input: RestoreInput) -> RestoreInput {
+        input
+    }
+}
+
 /// The archive or RDB file that the command line names.
-pub fn input(file: &str, identity: Option<&str>) -> Result<RestoreInput, Failure> {
+pub fn input(file: &str, identity: &IdentityArgs) -> Result<RestoreInput, Failure> {
     let input = match file {
         "-" => RestoreInput::archive_stream(io::stdin()),
         file => {
@@ -55,10 +80,7 @@ pub fn input(file: &str, identity: Option<&str>) -> Result<RestoreInput, Failure
             input.map_err(|error| Failure::Usage(error.to_string()))?
         }
     };
-    Ok(match identity {
-        Some(identity) => input.with_identity(identity),
-        None => input,
-    })
+    Ok(identity.apply(input))
 }
 
 #[derive(Serialize)]
