@@ -322,7 +322,7 @@ fn inspection(manifest: &Manifest, totals: Option<&Totals>) -> Inspection {
         is_consistent: Some(manifest.cut.is_consistent()),
         has_whole_writes: manifest.whole_writes,
         paused_for: manifest.paused_for,
-        topology: manifest.topology().map(str::to_owned),
+        topology: manifest.topology.clone(),
         fingerprint: manifest.fingerprint,
         nodes: nodes.collect(),
         remarks: remarks.cloned().collect(),

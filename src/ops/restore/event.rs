@@ -19,7 +19,7 @@ pub enum RestoreEvent {
     },
     /// Nodes have acknowledged some keys.
     Restored {
-        /// Number of keys of the input that are dealt with, those that were left out among them.
+        /// Number of keys that are dealt with, those that exist or are refused among them.
         keys: u64,
         /// Bytes of the values that were sent.
         bytes: u64,
