@@ -5,7 +5,9 @@
 macro_rules! links {
     () => {
         "[architecture]: crate::guide::architecture\n\
+         [archive]: crate::guide::archive\n\
          [balance]: #balance\n\
+         [backup]: crate::guide::backup\n\
          [cache]: crate::guide::cache\n\
          [changelog]: crate\n\
          [cluster]: crate::guide::cluster\n\
@@ -39,6 +41,8 @@ macro_rules! pages {
 
 pages! {
     architecture: "architecture.md",
+    archive: "archive.md",
+    backup: "backup.md",
     cache: "cache.md",
     cluster: "cluster.md",
     coming_from_redis_rs: "coming-from-redis-rs.md",

@@ -265,6 +265,26 @@ impl RespStream {
         self.check_lost(read)
     }
 
+    /// Reads bytes that are no reply, such as those behind one that announces them: some that have arrived, or those that
+    /// arrive first. Returns zero at the end of the stream. After a timeout the connection can be used on.
+    #[cfg(feature = "backup")]
+    pub(crate) fn read_bytes(&mut self, into: &mut [u8], deadline: &Deadline) -> io::Result<usize> {
+        let mut source = Source {
+            stream: self,
+            deadline,
+        };
+        let ready = source.buffered().len().min(into.len());
+        if ready > 0 {
+            into[..ready].copy_from_slice(&source.buffered()[..ready]);
+            source.consume(ready);
+            return Ok(ready);
+        }
+        match source.read_socket(ReadTarget::Slice(into)) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
+            other => other,
+        }
+    }
+
     /// True if the server has closed the connection or sent something unasked. Does not block.
     pub(crate) fn is_stale(&self) -> bool {
         if self.start < self.end {

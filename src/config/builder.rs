@@ -60,6 +60,7 @@ pub use crate::topology::sentinel::SENTINELS_MAX;
 /// # Ok::<(), redis_sharding::Error>(())
 /// ```
 #[must_use]
+#[derive(Clone)]
 pub struct Builder {
     /// In node order. A node whose URL was refused keeps its error until the client is built.
     pub(in crate::config) nodes: Vec<Result<NodeConfig, Error>>,

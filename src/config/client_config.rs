@@ -103,6 +103,7 @@ pub(crate) enum Purpose {
 }
 
 /// A node and how to reach it.
+#[derive(Clone)]
 pub(super) struct NodeConfig {
     pub(super) spec: NodeSpec,
     pub(super) access: NodeAccess,

@@ -3,7 +3,7 @@
 //! * `builder`: [`Builder`], which collects them. `client_config`: [`ClientConfig`], the checked result for one
 //!   topology, from which `sync`, `aio` and `proxy` build their handles.
 //! * More of its setters: `cache` for [`Builder::cache`]; `cluster` for
-//!   [`Builder::cluster`]; `login` for usernames, credentials and the client name; `observe` for
+//!   [`Builder::cluster`]; `database` for clients of other databases of the same nodes; `login` for usernames, credentials and the client name; `observe` for
 //!   [`Builder::on_event`]; `push` for [`Builder::push_sender`]; `reads` for [`Builder::missing_nodes`]; `record` for the
 //!   source of the nodes' records; `sentinel` for nodes behind Sentinel, and `sentinel_groups` for who asks for them; `replicas` for nodes with replicas, which
 //!   `replica_options` keeps; `requests` for timeouts and retries, with the methods by which a handle overrides them;
@@ -21,6 +21,8 @@ mod cache;
 mod client_config;
 mod cluster;
 mod cluster_handle;
+#[cfg(feature = "backup")]
+mod database;
 mod ejection;
 mod login;
 mod observe;

@@ -21,6 +21,7 @@ pub const DEFAULT_REPLICA_LAG_BYTES: u64 = 10 << 20;
 pub const DEFAULT_REPLICA_LAG_TIME: Duration = Duration::from_secs(10);
 
 /// The replicas of all nodes.
+#[derive(Clone)]
 pub(super) struct ReplicaOptions {
     /// Node and replica, in the order in which they were given. One whose URL was refused keeps its error until the
     /// client is built.

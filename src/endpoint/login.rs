@@ -21,7 +21,7 @@ use crate::policy::ConnectError;
 use crate::resp::{CLIENT_NAME_RULE, Handshake, is_client_name};
 
 /// The builder's settings for authentication and names, besides the password.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct LoginOptions {
     /// For nodes without a username of their own.
     pub(crate) username: Option<String>,

@@ -192,6 +192,17 @@ impl NodeConnection {
         Ok(replies)
     }
 
+    /// Reads bytes that are no reply, as [`RespStream::read_bytes`] does, within the limit of a call.
+    ///
+    /// # Errors
+    ///
+    /// If the connection breaks. After a timeout it can be used on.
+    #[cfg(feature = "backup")]
+    pub(crate) fn read_bytes(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let deadline = Deadline::start(Some(self.limit));
+        self.stream.read_bytes(into, &deadline)
+    }
+
     fn broken(&mut self, error: &io::Error) -> Error {
         self.is_broken = true;
         let (node, address) = (self.node(), &self.endpoint.address);

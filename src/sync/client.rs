@@ -10,6 +10,8 @@ use crate::error::{Error, ErrorKind};
 use crate::observe::ClientHealth;
 use crate::partition::NodeIndex;
 use crate::plan::ScanPosition;
+#[cfg(feature = "backup")]
+use crate::plan::Selection;
 use crate::plan::{Explanation, NodePing, PipelineKind, ScriptStore, parse_one};
 use crate::snapshot::SnapshotHandle;
 use crate::sync::watch::Watch;
@@ -310,6 +312,21 @@ impl ShardedClient {
     ) -> Result<Vec<Result<Value, Error>>, Error> {
         self.watch.check_beside(pipeline)?;
         self.shared.ready()?.pipeline_results(pipeline)
+    }
+
+    /// Runs `count` commands in the wire format, none of which opens a transaction, and returns the result of each.
+    ///
+    /// # Errors
+    ///
+    /// As for [`execute_pipeline`](Self::execute_pipeline).
+    #[cfg(feature = "backup")]
+    pub(crate) fn execute_packed(
+        &self,
+        packed: &[u8],
+        count: usize,
+    ) -> Result<Vec<Result<Value, Error>>, Error> {
+        let selection = Selection::plain(count);
+        self.shared.ready()?.packed_results(packed, selection)
     }
 
     /// Opens a private connection to the node that owns all of `keys`, for WATCH, SUBSCRIBE, CLIENT and

@@ -199,7 +199,15 @@ impl Shared {
         pipeline: &Pipeline,
     ) -> Result<Vec<Result<Value, Error>>, Error> {
         let packed = &pipeline.get_packed_pipeline();
-        let selection = Selection::of_pipeline(pipeline);
+        self.packed_results(packed, Selection::of_pipeline(pipeline))
+    }
+
+    /// Runs a packed pipeline and returns the result of each command.
+    pub(crate) fn packed_results(
+        &self,
+        packed: &[u8],
+        selection: Selection,
+    ) -> Result<Vec<Result<Value, Error>>, Error> {
         let kind = selection.kind;
         let span = RequestSpan::pipeline(&self.router, self.db, &selection, None);
         let _entered = span.enter();

@@ -71,6 +71,16 @@ impl Selection {
         }
     }
 
+    /// All replies of a pipeline of this many commands that is no transaction.
+    #[cfg(feature = "backup")]
+    pub(crate) fn plain(count: usize) -> Self {
+        Self {
+            kind: PipelineKind::Plain,
+            offset: 0,
+            count,
+        }
+    }
+
     /// The selection that `redis::Pipeline` passes along with packed commands.
     ///
     /// # Errors

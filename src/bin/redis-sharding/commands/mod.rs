@@ -1,13 +1,18 @@
 //! The subcommands.
 
+mod backup;
 mod balance;
 mod completions;
+mod diff;
 mod explain;
+mod inspect;
 mod locate;
 mod ping;
 mod proxy;
 mod reshard;
+mod restore;
 mod topology;
+mod verify;
 
 use std::io::{self, BufRead, BufReader};
 
@@ -27,6 +32,11 @@ pub enum Command {
     Proxy(proxy::Proxy),
     Topology(topology::Topology),
     Reshard(reshard::Reshard),
+    Backup(backup::Backup),
+    Restore(restore::Restore),
+    Inspect(inspect::Inspect),
+    Verify(verify::Verify),
+    Diff(diff::Diff),
     Completions(completions::Completions),
 }
 
@@ -40,6 +50,11 @@ impl Command {
             Self::Proxy(command) => command.run(),
             Self::Topology(command) => command.run(),
             Self::Reshard(command) => command.run(),
+            Self::Backup(command) => command.run(),
+            Self::Restore(command) => command.run(),
+            Self::Inspect(command) => command.run(),
+            Self::Verify(command) => command.run(),
+            Self::Diff(command) => command.run(),
             Self::Completions(command) => command.run(),
         }
     }
