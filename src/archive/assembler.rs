@@ -107,12 +107,16 @@ impl EntryAssembler {
         let parts = parts(frame.header.kind, &frame.plain).map_err(damaged)?;
         let begun = parts.iter().filter(|part| part.head.is_some()).count();
         if begun != frame.header.entries as usize {
-            return Err(damaged("a frame has another number of entries than its header says"));
+            return Err(damaged(
+                "a frame has another number of entries than its header says",
+            ));
         }
         let state = self.nodes.entry(frame.header.node).or_default();
         let mut items = Vec::with_capacity(begun);
         let sequence = frame.header.sequence;
-        let is_next = state.last.is_none_or(|last| last.checked_add(1) == Some(sequence));
+        let is_next = state
+            .last
+            .is_none_or(|last| last.checked_add(1) == Some(sequence));
         let continues = parts.first().is_some_and(|part| part.head.is_none());
         if !is_next || !continues {
             state.drop_open(&mut items);
@@ -197,7 +201,9 @@ impl NodeState {
             EntryHead::Function { .. } => self.counted.functions += 1,
         }
         if open.bytes > limit as u64 {
-            return Ok(Item::Incomplete(open.incomplete(IncompleteReason::TooLarge)));
+            return Ok(Item::Incomplete(
+                open.incomplete(IncompleteReason::TooLarge),
+            ));
         }
         Ok(match open.head {
             EntryHead::Function { version } => Item::Function(Function {

@@ -205,7 +205,9 @@ impl FrameBuilder {
     /// Begins another frame if an entry of this kind should not begin in the current one.
     fn make_room(&mut self, kind: Kind) -> Result<(), ArchiveError> {
         if self.open.is_some() {
-            return Err(ArchiveError::Usage("a key was begun before the last one was ended"));
+            return Err(ArchiveError::Usage(
+                "a key was begun before the last one was ended",
+            ));
         }
         if self.header.kind != kind || self.plain.len() + HEAD_MAX > self.target {
             self.emit()?;

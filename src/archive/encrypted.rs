@@ -140,7 +140,9 @@ fn keys<K: std::str::FromStr>(text: &str, what: &str) -> Result<Vec<K>, ArchiveE
         })
         .collect::<Result<_, _>>()?;
     match keys.is_empty() {
-        true => Err(ArchiveError::Keys(format!("the file has no line with {what}"))),
+        true => Err(ArchiveError::Keys(format!(
+            "the file has no line with {what}"
+        ))),
         false => Ok(keys),
     }
 }

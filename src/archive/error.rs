@@ -17,13 +17,19 @@ pub(crate) enum ArchiveError {
     )]
     TextMode,
     /// The stream is encrypted with age.
-    #[error("the archive is encrypted: name the file with the identity (AGE-SECRET-KEY-1...) that it was encrypted for")]
+    #[error(
+        "the archive is encrypted: name the file with the identity (AGE-SECRET-KEY-1...) that it was encrypted for"
+    )]
     Encrypted,
     /// A later version of the format.
-    #[error("the archive has version {0} of the format, and this program reads version 1: use a newer redis-sharding")]
+    #[error(
+        "the archive has version {0} of the format, and this program reads version 1: use a newer redis-sharding"
+    )]
     Version(u16),
     /// Something that only a later version of the program understands.
-    #[error("at byte {offset} the archive has {what}, which this version does not know: use a newer redis-sharding")]
+    #[error(
+        "at byte {offset} the archive has {what}, which this version does not know: use a newer redis-sharding"
+    )]
     TooNew {
         /// Where it stands.
         offset: u64,
@@ -40,7 +46,9 @@ pub(crate) enum ArchiveError {
         offset: u64,
     },
     /// Bytes differ from those that were written.
-    #[error("the archive is damaged at byte {offset}: {what}; a reader that recovers gets the rest")]
+    #[error(
+        "the archive is damaged at byte {offset}: {what}; a reader that recovers gets the rest"
+    )]
     Damaged {
         /// Where the frame or the damage begins.
         offset: u64,

@@ -192,7 +192,7 @@ pub(super) fn checksum(header: &[u8], payload: &[u8]) -> u64 {
 }
 
 /// Where in a header its check begins.
-const CHECKED_BYTES: usize = 36;
+pub(super) const CHECKED_BYTES: usize = 36;
 
 /// Where in a header the checksum of the frame begins.
 pub(super) const CHECKSUM_AT: usize = 40;

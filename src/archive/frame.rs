@@ -150,4 +150,9 @@ impl DecodedFrame {
     pub(crate) fn sequence(&self) -> u32 {
         self.header.sequence
     }
+
+    /// Returns the length in bytes of the payload.
+    pub(crate) fn length(&self) -> usize {
+        self.plain.len()
+    }
 }

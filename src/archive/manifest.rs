@@ -25,8 +25,8 @@ pub(crate) struct Manifest {
     pub(crate) paused_at: Option<u64>,
     /// For how long writes were paused, in microseconds.
     pub(crate) paused_for: Option<u64>,
-    /// The topology as text: see [`set_topology`](Self::set_topology).
-    topology: Option<String>,
+    /// The topology as text. User names and passwords of its URLs are not written.
+    pub(crate) topology: Option<String>,
     /// The fingerprint of the topology.
     pub(crate) fingerprint: Option<u64>,
     /// The epoch of the record of the fleet.
@@ -112,11 +112,6 @@ impl CutKind {
 }
 
 impl Manifest {
-    /// Returns the topology as text, if there is one.
-    pub(crate) fn topology(&self) -> Option<&str> {
-        self.topology.as_deref()
-    }
-
     /// Sets the text of the topology. User names and passwords of URLs are left out.
     pub(crate) fn set_topology(&mut self, text: &str) {
         self.topology = Some(without_users(text));
@@ -134,15 +129,19 @@ impl Manifest {
         put_line(&mut text, "created_at", Some(self.created_at));
         put_line(&mut text, "tool", Some(&self.tool));
         put_line(&mut text, "cut", Some(self.cut.name()));
-        let whole = self.whole_writes.map(|whole| if whole { "yes" } else { "no" });
+        let whole = self
+            .whole_writes
+            .map(|whole| if whole { "yes" } else { "no" });
         put_line(&mut text, "whole_writes", whole);
         put_line(&mut text, "paused_at", self.paused_at);
         put_line(&mut text, "paused_for", self.paused_for);
         let fingerprint = self.fingerprint.map(|value| format!("{value:016x}"));
         put_line(&mut text, "fingerprint", fingerprint);
         put_line(&mut text, "record_epoch", self.record_epoch);
-        for line in self.topology.iter().flat_map(|topology| topology.split('\n')) {
-            put_line(&mut text, "topology", Some(line));
+        if let Some(topology) = &self.topology {
+            for line in without_users(topology).split('\n') {
+                put_line(&mut text, "topology", Some(line));
+            }
         }
         for node in &self.nodes {
             node.put(&mut text);
@@ -208,7 +207,7 @@ impl Manifest {
 
     /// Refuses more nodes than frames can name.
     pub(super) fn check(&self) -> Result<(), ArchiveError> {
-        match self.nodes.len() < usize::from(NO_NODE) {
+        match self.nodes.len() <= usize::from(NO_NODE) {
             true => Ok(()),
             false => Err(ArchiveError::Limit(format!(
                 "an archive has at most {NO_NODE} nodes"
@@ -279,7 +278,11 @@ fn without_users(text: &str) -> String {
         let (url, after) = url.split_at(end.unwrap_or(url.len()));
         let authority = url.find(['/', '?', '#']).unwrap_or(url.len());
         let (authority, tail) = url.split_at(authority);
-        out.push_str(authority.rsplit_once('@').map_or(authority, |(_, host)| host));
+        out.push_str(
+            authority
+                .rsplit_once('@')
+                .map_or(authority, |(_, host)| host),
+        );
         push_tail(&mut out, tail);
         rest = after;
     }

@@ -45,6 +45,11 @@ pub(crate) use self::summary::{Summary, Verification, verify};
 pub(crate) use self::totals::{NodeTotals, Totals};
 pub(crate) use self::writer::ArchiveWriter;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::repair::repaired;
+
+#[cfg(any(test, fuzzing))]
+mod repair;
 #[cfg(test)]
 mod samples;
 #[cfg(test)]

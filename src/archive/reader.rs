@@ -408,7 +408,9 @@ impl<R: Read> ArchiveReader<R> {
     fn lose_the_end(&mut self, position: u64) -> Result<(), ArchiveError> {
         for (node, frames, entries) in self.seen.lost_at_end(self.totals.as_ref()) {
             let of_node = self.of_node(node);
-            let what = format!("the last {frames} frames{of_node} are missing, in which {entries} keys begin");
+            let what = format!(
+                "the last {frames} frames{of_node} are missing, in which {entries} keys begin"
+            );
             self.fault(position, 0, Some(node), what)?;
             self.damage.lose(node, frames, entries);
         }

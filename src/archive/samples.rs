@@ -1,8 +1,6 @@
 //! Archives for tests: the golden files of `tests/vectors/archive`, and how they are written.
 
-use super::{
-    ArchiveWriter, CutKind, FrameBuilder, LEVEL_STORED, Manifest, ManifestNode, Totals,
-};
+use super::{ArchiveWriter, CutKind, FrameBuilder, LEVEL_STORED, Manifest, ManifestNode, Totals};
 use crate::rdb::{Access, KeyInfo, RdbVersion};
 
 /// What an archive of these tests contains.
@@ -84,9 +82,12 @@ pub(super) fn full(level: i32) -> Sample {
         notes: vec!["node empty has no keys".into()],
         ..Manifest::default()
     };
-    manifest.set_topology("redis-sharding topology 1\n\nnode north redis://app@north.example:6379/1\n");
+    manifest
+        .set_topology("redis-sharding topology 1\n\nnode north redis://app@north.example:6379/1\n");
     let value = |seed: u32, length: u32| -> Vec<u8> {
-        (0..length).map(|at| ((at * 7 + seed) % 251) as u8).collect()
+        (0..length)
+            .map(|at| ((at * 7 + seed) % 251) as u8)
+            .collect()
     };
     let mut north = vec![
         (key(b"", 0), b"\x00".to_vec()),
@@ -138,7 +139,11 @@ pub(super) fn write(sample: &Sample) -> Vec<u8> {
         if sample.target > 0 {
             builder = builder.with_target(sample.target);
         }
-        let version = RdbVersion(sample.manifest.nodes[usize::from(node)].rdb_version.unwrap_or(10));
+        let version = RdbVersion(
+            sample.manifest.nodes[usize::from(node)]
+                .rdb_version
+                .unwrap_or(10),
+        );
         for source in functions {
             builder.function(source, version).unwrap();
         }

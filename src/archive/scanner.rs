@@ -2,8 +2,8 @@
 
 use std::io::{self, Read};
 
-use super::format::{FRAME_MAGIC, HEADER_BYTES, Header, HeaderFault, checksum};
 use super::format::CHECKSUM_AT;
+use super::format::{FRAME_MAGIC, HEADER_BYTES, Header, HeaderFault, checksum};
 use super::frame::RawFrame;
 
 /// Bytes that are read at once.

@@ -154,7 +154,9 @@ impl Seen {
         totals: Option<&Totals>,
     ) -> Option<String> {
         if mark.frames != self.frames || mark.chain != self.chain.digest() {
-            return Some("the end mark counts other frames than there are, or in another order".into());
+            return Some(
+                "the end mark counts other frames than there are, or in another order".into(),
+            );
         }
         if Some(mark.totals) != self.totals_at || mark.length != end {
             return Some("the end mark has other offsets than there are".into());

@@ -122,7 +122,11 @@ fn frames_from<R: Read + Seek>(read: &mut R, offset: u64) -> Result<Vec<RawFrame
                     return Ok(frames);
                 }
             }
-            Step::Ended => return Err(ArchiveError::CutShort { offset: scanner.position() }),
+            Step::Ended => {
+                return Err(ArchiveError::CutShort {
+                    offset: scanner.position(),
+                });
+            }
             Step::Fault(_) => {
                 let what = "the totals, the index or the end mark cannot be read";
                 return Err(ArchiveError::damaged(scanner.position(), what));
@@ -236,7 +240,10 @@ impl Verification {
                 && counted.types == expected.types
                 && counted.databases == expected.databases;
             if !same {
-                let name = self.manifest.as_ref().map(|manifest| manifest.node_name(node));
+                let name = self
+                    .manifest
+                    .as_ref()
+                    .map(|manifest| manifest.node_name(node));
                 self.contradictions.push(format!(
                     "the totals of node {} are not those of its keys",
                     name.unwrap_or_default().escape_debug()

@@ -81,7 +81,9 @@ impl<W: Write> ArchiveWriter<W> {
             && header.sequence == expected.sequence
             && header.entries_before == expected.entries;
         if !is_next || !header.kind.has_entries() {
-            return Err(ArchiveError::Usage("this is not the next frame of its node"));
+            return Err(ArchiveError::Usage(
+                "this is not the next frame of its node",
+            ));
         }
         expected.sequence += 1;
         expected.entries += u64::from(header.entries);

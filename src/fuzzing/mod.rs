@@ -5,6 +5,7 @@
 //! * `replies`: replies of nodes: decoder and scanner agree, however the bytes arrive; values survive being
 //!   written and read.
 //! * `scripts`: the keys that the text of a script shows. `topology`: topologies as text.
+//! * `archive`: archives, strictly and with damage left out.
 //! * `steps`: counts the bytes that a reader looks at and reserves, so that quadratic time and excessive
 //!   memory are failures too, on any machine.
 //! * `mutate`: gives each property the seeds of `tests/corpus` and bytes changed at random, for `cargo test`.
@@ -13,6 +14,8 @@
 //! tests and for `cargo fuzz`, which sets `cfg(fuzzing)`; a user of the crate never gets it. The targets in
 //! `fuzz/` call the same functions with inputs of libFuzzer.
 
+#[cfg(feature = "backup")]
+mod archive;
 #[cfg(test)]
 mod mutate;
 mod replies;
@@ -22,6 +25,8 @@ mod scripts;
 pub(crate) mod steps;
 mod topology;
 
+#[cfg(feature = "backup")]
+pub use archive::archive;
 pub use replies::{frames, replies};
 #[cfg(feature = "tokio-comp")]
 pub use requests::requests;
@@ -43,6 +48,12 @@ mod tests {
     #[cfg(feature = "tokio-comp")]
     fn all_request_parsers_agree_on_arbitrary_bytes() {
         mutate::check("requests", requests);
+    }
+
+    #[test]
+    #[cfg(feature = "backup")]
+    fn strict_and_recovering_readers_of_archives_agree_on_arbitrary_bytes() {
+        mutate::check("archive", archive);
     }
 
     #[test]
