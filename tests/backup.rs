@@ -432,10 +432,7 @@ fn user_without_the_rights_for_the_best_cut_gets_the_next_one_with_a_warning() {
     let builder = builder(&servers).username("no-sync").password("pass");
     let (report, archive, _) = backup(builder, options().with_cut(CutKind::Stream));
     let error = report.unwrap_err();
-    assert!(
-        error.to_string().contains("does not allow PSYNC"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("does not allow"), "{error}");
     assert!(archive.is_empty());
 }
 
@@ -640,12 +637,12 @@ fn stream_that_is_older_than_the_pause_voids_the_cut() {
     assert_eq!(report.keys(), 101);
 }
 
-/// A backup of two nodes of which something happens to the second at a step. Returns the error.
+/// A backup of two nodes, to the second of which something happens at a step.
 fn disturbed(
     servers: &Arc<Servers>,
     step: &'static str,
     disturb: impl Fn(&Servers) + Send + Sync + 'static,
-) -> Error {
+) -> Result<BackupReport, Error> {
     let theirs = Arc::clone(servers);
     let observer = move |now: &str| {
         if now == step {
@@ -653,8 +650,7 @@ fn disturbed(
         }
     };
     let options = options().with_attempts(1).with_step_observer(observer);
-    let (report, ..) = backup(builder(servers), options);
-    report.expect_err(step)
+    backup(builder(servers), options).0
 }
 
 #[test]
@@ -668,18 +664,25 @@ fn stream_that_breaks_off_is_an_error_and_no_short_archive() {
         for key in 0..300 {
             set(&mut connection, &format!("key:{key}"), noise(20_000));
         }
-        slow_saves(&servers, 1, 3000);
+        slow_saves(&servers, 1, 10_000);
         let words = command.clone();
-        let error = disturbed(&servers, "read", move |servers| {
+        let report = disturbed(&servers, "read", move |servers| {
             let mut command = cmd(words[0]);
             command.arg(&words[1..]);
             let () = command.query(&mut servers.connection(1)).unwrap();
         });
-        assert!(
-            error.to_string().contains("is not whole"),
-            "{command:?}: {error}"
-        );
-        assert_eq!(error.node(), Some("b"));
+        match report {
+            // Servers from 7.0 on keep their replicas until they have another history: what they send is whole.
+            Ok(report) if command[0] == "REPLICAOF" => assert_eq!(report.keys(), 300),
+            report => {
+                let error = report.expect_err(command[0]);
+                assert!(
+                    error.to_string().contains("is not whole"),
+                    "{command:?}: {error}"
+                );
+                assert_eq!(error.node(), Some("b"));
+            }
+        }
         slow_saves(&servers, 1, 0);
     }
 }
@@ -695,9 +698,10 @@ fn node_that_dies_at_any_step_is_an_error_and_the_others_go_on() {
         for key in 0..300 {
             set(&mut connection, &format!("key:{key}"), noise(20_000));
         }
-        slow_saves(&servers, 1, 3000);
+        slow_saves(&servers, 1, 10_000);
         let start = Instant::now();
-        let error = disturbed(&servers, step, |servers| servers.kill(1));
+        let report = disturbed(&servers, step, |servers| servers.kill(1));
+        let error = report.expect_err(step);
         assert!(start.elapsed() < Duration::from_secs(10), "{step}");
         assert!(error.to_string().contains("\"b\""), "{step}: {error}");
         assert!(write_time(&servers, 0) < Duration::from_secs(2), "{step}");
