@@ -66,10 +66,10 @@ impl Session<'_> {
         manifest.fingerprint = Some(self.fleet.topology().fingerprint());
         manifest.record_epoch = taken.epoch.map(|epoch| epoch.as_u64());
         manifest.set_topology(&self.fleet.topology().to_string());
-        manifest.notes.clone_from(&taken.warnings);
+        manifest.remarks.clone_from(&taken.warnings);
         if manifest.whole_writes == Some(false) && taken.kind.is_consistent() {
             let note = "a write to several nodes that was under way at the moment of the backup may be in it in part";
-            manifest.notes.push(note.to_owned());
+            manifest.remarks.push(note.to_owned());
         }
         let node = |(index, node): (usize, &SourceNode)| {
             let stream = match &taken.data {
@@ -200,7 +200,7 @@ impl<W: Write + Send> Writing<W> {
         let mut totals = Totals::default();
         totals.finished_at = u64::try_from(own_time()).ok();
         totals.nodes = drained.into_iter().map(|drained| drained.totals).collect();
-        totals.notes.clone_from(&notes);
+        totals.remarks.clone_from(&notes);
         self.report.warnings.extend(notes);
         let output = self.writer.finish(&totals).map_err(failed)?;
         self.report.archive_bytes = output.finish()?;
