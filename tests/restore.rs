@@ -735,7 +735,7 @@ fn encrypted_archive_is_restored_with_its_identity() {
         return;
     };
     let recipient = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
-    let options = BackupOptions::new().with_recipient(recipient);
+    let options = BackupOptions::new().with_recipients(recipient);
     let (folder, file, made) = archived(&sources, options);
     let refused = from_archive(&file, fleet(&targets, 0..1), RestoreOptions::new()).unwrap_err();
     assert!(refused.to_string().contains("encrypted"), "{refused}");
