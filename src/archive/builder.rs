@@ -142,6 +142,7 @@ impl FrameBuilder {
     /// # Errors
     ///
     /// As for [`begin`](Self::begin).
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn entry(
         &mut self,
         info: &KeyInfo,

@@ -54,6 +54,7 @@ impl Damage {
     }
 
     /// Returns the number of keys and functions that are lost.
+    #[cfg(test)]
     pub(crate) fn entries_lost(&self) -> u64 {
         self.lost.values().map(|lost| lost.entries).sum()
     }

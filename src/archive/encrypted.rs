@@ -115,6 +115,7 @@ impl<R: Read> MaybeEncrypted<R> {
     }
 
     /// True if the stream is encrypted.
+    #[cfg(test)]
     pub(crate) fn is_encrypted(&self) -> bool {
         matches!(self, Self::Decrypted(_))
     }

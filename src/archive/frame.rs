@@ -56,11 +56,6 @@ impl Frame {
         }
     }
 
-    /// Returns the index of the node in the manifest.
-    pub(crate) fn node(&self) -> u16 {
-        self.header.node
-    }
-
     /// Returns the length in bytes, with the header.
     pub(crate) fn length(&self) -> usize {
         self.bytes.len()
@@ -137,22 +132,5 @@ impl RawFrame {
             true => Ok(Cow::Owned(plain)),
             false => Err(damaged("a frame is shorter than its header says")),
         }
-    }
-}
-
-impl DecodedFrame {
-    /// Returns the index of the node in the manifest.
-    pub(crate) fn node(&self) -> u16 {
-        self.header.node
-    }
-
-    /// Returns the number of this frame among those of its node, from 0.
-    pub(crate) fn sequence(&self) -> u32 {
-        self.header.sequence
-    }
-
-    /// Returns the length in bytes of the payload.
-    pub(crate) fn length(&self) -> usize {
-        self.plain.len()
     }
 }

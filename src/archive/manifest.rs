@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::error::ArchiveError;
 use super::format::{NO_NODE, check32};
 use super::text::{Word, first_line, put_attribute, put_line, statements};
+#[cfg(test)]
 use crate::rdb::RdbVersion;
 
 /// The name of the text.
@@ -252,6 +253,7 @@ impl ManifestNode {
     }
 
     /// Returns the version of RDB of the node's values, if it is known.
+    #[cfg(test)]
     pub(crate) fn rdb(&self) -> Option<RdbVersion> {
         self.rdb_version.map(RdbVersion)
     }

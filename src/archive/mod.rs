@@ -28,17 +28,13 @@ mod text;
 mod totals;
 mod writer;
 
-pub(crate) use self::assembler::{
-    Entry, EntryAssembler, Function, Incomplete, IncompleteReason, Item,
-};
-pub(crate) use self::builder::{FrameBuilder, LEVEL_DEFAULT, LEVEL_MAX, LEVEL_STORED};
-pub(crate) use self::damage::{Damage, DamagedPlace, Lost};
+pub(crate) use self::assembler::{Entry, EntryAssembler, Incomplete, IncompleteReason, Item};
+pub(crate) use self::builder::{FrameBuilder, LEVEL_DEFAULT};
+pub(crate) use self::damage::Damage;
 #[cfg(feature = "backup-encryption")]
 pub(crate) use self::encrypted::{EncryptedWriter, Identities, MaybeEncrypted, Recipients};
 pub(crate) use self::error::ArchiveError;
-pub(crate) use self::format::Kind;
-pub(crate) use self::frame::{DecodedFrame, Frame, RawFrame};
-pub(crate) use self::index::IndexEntry;
+pub(crate) use self::frame::Frame;
 pub(crate) use self::manifest::{CutKind, Manifest, ManifestNode};
 pub(crate) use self::reader::ArchiveReader;
 pub(crate) use self::summary::{Summary, Verification, verify};

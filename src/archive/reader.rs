@@ -87,6 +87,7 @@ impl<R: Read> ArchiveReader<R> {
     }
 
     /// Returns the number of bytes that were read.
+    #[cfg(test)]
     pub(crate) fn position(&self) -> u64 {
         self.scanner.position()
     }

@@ -64,6 +64,7 @@ impl<W: Write> ArchiveWriter<W> {
     }
 
     /// Returns the number of bytes that were written.
+    #[cfg(test)]
     pub(crate) fn position(&self) -> u64 {
         self.position
     }

@@ -111,6 +111,7 @@ impl<R: Read> Input<R> {
     }
 
     /// Returns the reader, and what was read from it and has not passed.
+    #[cfg(test)]
     pub(super) fn into_inner(mut self) -> (R, Vec<u8>) {
         self.buffer.truncate(self.end);
         self.buffer.drain(..self.at);

@@ -36,16 +36,20 @@ pub(crate) mod server;
 pub(crate) mod value;
 mod version;
 mod walk;
+#[cfg(any(test, fuzzing))]
 mod writer;
 
 use std::io;
 
 pub(crate) use self::digest::{KeyDigest, digest};
-pub(crate) use self::payload::{
-    FOOTER_LENGTH, functions_of_dump, functions_payload, of_dump, payload, write_payload,
-};
+pub(crate) use self::payload::{FOOTER_LENGTH, of_dump, write_payload};
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::payload::{functions_of_dump, functions_payload, payload};
 pub(crate) use self::reader::{RdbItem, RdbReader};
-pub(crate) use self::version::{Family, RdbVersion};
+#[cfg(test)]
+pub(crate) use self::version::Family;
+pub(crate) use self::version::RdbVersion;
+#[cfg(any(test, fuzzing))]
 pub(crate) use self::writer::RdbWriter;
 
 /// What is known of a key beside its value.

@@ -2,8 +2,10 @@
 //! checksum of all that.
 
 use super::RdbError;
+#[cfg(any(test, fuzzing))]
 use super::bytes::{Cursor, write_string};
 use super::crc64::crc64;
+#[cfg(any(test, fuzzing))]
 use super::kinds::opcode;
 use super::version::RdbVersion;
 
@@ -11,6 +13,7 @@ use super::version::RdbVersion;
 pub(crate) const FOOTER_LENGTH: usize = 10;
 
 /// Makes the payload of a value.
+#[cfg(any(test, fuzzing))]
 pub(crate) fn payload(value_type: u8, value: &[u8], version: RdbVersion) -> Vec<u8> {
     let mut payload = Vec::with_capacity(1 + value.len() + FOOTER_LENGTH);
     write_payload(&mut payload, value_type, value, version);
@@ -40,6 +43,7 @@ pub(crate) fn of_dump(payload: &[u8]) -> Result<(u8, &[u8], RdbVersion), RdbErro
 }
 
 /// Makes the payload of `FUNCTION RESTORE` from the source texts of libraries.
+#[cfg(any(test, fuzzing))]
 pub(crate) fn functions_payload(sources: &[Vec<u8>], version: RdbVersion) -> Vec<u8> {
     let mut payload = Vec::new();
     for source in sources {
@@ -55,6 +59,7 @@ pub(crate) fn functions_payload(sources: &[Vec<u8>], version: RdbVersion) -> Vec
 /// # Errors
 ///
 /// If the payload is damaged, cut off, or has other things.
+#[cfg(any(test, fuzzing))]
 pub(crate) fn functions_of_dump(payload: &[u8]) -> Result<Vec<Vec<u8>>, RdbError> {
     let (records, _) = split_footer(payload)?;
     let mut cursor = Cursor::new(records);

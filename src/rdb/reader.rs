@@ -63,8 +63,7 @@ pub(crate) enum RdbItem {
 /// The memory grows with bytes that have come, whatever lengths the stream claims: a value passes through a buffer, and
 /// only a key, a library of functions or a fact is held whole, up to 512 MiB.
 ///
-/// It reads ahead, but never waits for bytes behind the end of the RDB: [`into_inner`](Self::into_inner) returns those
-/// that came with it.
+/// It reads ahead, but never waits for bytes behind the end of the RDB.
 pub(crate) struct RdbReader<R> {
     input: Input<R>,
     version: RdbVersion,
@@ -185,6 +184,7 @@ impl<R: Read> RdbReader<R> {
     }
 
     /// Returns the reader, and the bytes that were read from it behind the last record.
+    #[cfg(test)]
     pub(crate) fn into_inner(self) -> (R, Vec<u8>) {
         self.input.into_inner()
     }

@@ -89,6 +89,7 @@ impl RdbVersion {
     }
 
     /// Returns the head of a file of this version. Numbers above 9999 of Redis or 999 of Valkey have none, and no server.
+    #[cfg(any(test, fuzzing))]
     pub(super) fn head(self) -> Vec<u8> {
         match self.family() {
             Family::Redis => format!("REDIS{:04}", self.0).into_bytes(),

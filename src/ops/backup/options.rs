@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::report::CutKind;
+use crate::archive::LEVEL_DEFAULT;
 
 /// Called before each step with its name.
 #[cfg(feature = "testing")]
@@ -34,7 +35,7 @@ impl Default for BackupOptions {
             pause: Duration::from_secs(1),
             attempts: 5,
             child_wait: Duration::from_secs(600),
-            level: 1,
+            level: LEVEL_DEFAULT,
             bytes_per_second: None,
             replicas: false,
             stall: None,
