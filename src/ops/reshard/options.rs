@@ -9,6 +9,22 @@ use std::time::Duration;
 #[cfg(feature = "testing")]
 type StepObserver = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
+/// How keys get to nodes that are new.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReshardMethod {
+    /// A node that takes keys from one node alone becomes a replica of that one first, and drops what is not its own later:
+    /// its units are closed once, for the last bytes. All others are copied key by key.
+    ///
+    /// Until both nodes have dropped what is not their own, `DBSIZE`, `KEYS` and `SCAN` count such keys twice. The setting
+    /// `masterauth` of a new node stays if the mover is killed. Not used with a limit of
+    /// [bytes in a second](ReshardOptions::with_bytes_per_second), nor where the servers cannot do it: the plan says why.
+    #[default]
+    Auto,
+    /// All keys are copied one by one, in small batches.
+    Copy,
+}
+
 /// Settings of a [`Reshard`](super::Reshard).
 #[derive(Clone)]
 pub struct ReshardOptions {
@@ -21,6 +37,7 @@ pub struct ReshardOptions {
     pub(super) sources_at_once: usize,
     pub(super) administrators: Vec<String>,
     pub(super) sample: usize,
+    pub(super) method: ReshardMethod,
     #[cfg(feature = "testing")]
     observer: Option<StepObserver>,
 }
@@ -37,6 +54,7 @@ impl Default for ReshardOptions {
             sources_at_once: 2,
             administrators: Vec::new(),
             sample: 10_000,
+            method: ReshardMethod::Auto,
             #[cfg(feature = "testing")]
             observer: None,
         }
@@ -118,6 +136,13 @@ impl ReshardOptions {
         self
     }
 
+    /// Sets how keys get to new nodes. Defaults to [`Auto`](ReshardMethod::Auto).
+    #[must_use]
+    pub fn with_method(mut self, method: ReshardMethod) -> Self {
+        self.method = method;
+        self
+    }
+
     /// Calls `observer` before each step with its name. If it returns false, the mover stops as if it were killed: it
     /// puts nothing back.
     #[cfg(feature = "testing")]
@@ -155,6 +180,7 @@ impl fmt::Debug for ReshardOptions {
             .field("sources_at_once", &self.sources_at_once)
             .field("administrators", &self.administrators)
             .field("sample", &self.sample)
+            .field("method", &self.method)
             .finish_non_exhaustive()
     }
 }

@@ -21,7 +21,7 @@ use super::options::ReshardOptions;
 use super::records::Fingerprints;
 use crate::endpoint::Endpoint;
 use crate::topology::Topology;
-use crate::topology::record::requests::{RecordTexts, RecordWrite};
+use crate::topology::record::requests::{RecordTexts, RecordWrite, replace_copy};
 use crate::topology::record::{NodeRecord, RecordEpoch};
 
 /// How often laggards are looked at.
@@ -131,6 +131,12 @@ impl<'s> Session<'s> {
         };
         if found.mover.as_deref() != Some(&*self.name.id) || found.epoch.term != known.epoch.term {
             return Err(Fault::superseded(&node.name, found.mover.as_deref()));
+        }
+        if found.seal != reading.run_id && known.seal == reading.run_id {
+            // It was a replica just now, and somebody has emptied the fleet: the record is a copy of its primary's.
+            link.command(&replace_copy(&known))?;
+            drop(known);
+            return Ok(link);
         }
         check_not_older(&node.name, &known, &found)?;
         if found.epoch < known.epoch {

@@ -11,8 +11,20 @@ local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
 return {record, run_id or ''}";
 
 /// FLUSHALL, with its arguments, that keeps the record and the topologies beside it.
+///
+/// While the node is split, its replica has a record of its own, which must stay: then all other databases are emptied, one
+/// by one.
 pub(crate) const FLUSHALL_SCRIPT: &str = "\
 redis.call('SELECT', 15)
+if redis.call('EXISTS', 'redis-sharding:split') == 1 then
+  for db in string.gmatch(redis.call('INFO', 'keyspace'), 'db(%d+):') do
+    if db ~= '15' then
+      redis.call('SELECT', db)
+      redis.call('FLUSHDB', unpack(ARGV))
+    end
+  end
+  return redis.status_reply('OK')
+end
 local keys = {'redis-sharding:record', 'redis-sharding:topology', 'redis-sharding:target'}
 local kept = redis.call('MGET', unpack(keys))
 local reply = redis.call('FLUSHALL', unpack(ARGV))
