@@ -8,7 +8,7 @@ use super::link::{Link, items_of, text_of};
 use super::method::host_and_port;
 use super::session::{Session, SessionNode, kill};
 use crate::topology::record::FLUSHALL_SCRIPT;
-use crate::topology::record::requests::{self, RecordWrite};
+use crate::topology::record::requests::{self, Foreign, RecordWrite};
 
 /// How often a replica is asked how far it is while it takes all keys in.
 const SYNC_POLL: Duration = Duration::from_millis(20);
@@ -261,6 +261,7 @@ pub(super) fn reset(
     detach(link)?;
     link.call(&[b"EVAL", FLUSHALL_SCRIPT.as_bytes(), b"0", b"ASYNC"])?;
     keep_record(session, node, link)?;
+    link.command(&requests::write_foreign(Foreign::None))?;
     mark_split(link, None)
 }
 

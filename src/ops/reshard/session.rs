@@ -129,14 +129,20 @@ impl<'s> Session<'s> {
                  the reshard again",
             ));
         };
+        if found.seal != reading.run_id && known.seal == reading.run_id {
+            // It is a replica, or was one just now, and has taken in what its primary had: the record is a copy.
+            let reply = link.command(&replace_copy(&known))?;
+            drop(known);
+            return match RecordWrite::of(&node.name, &reply)? {
+                RecordWrite::Done => Ok(link),
+                RecordWrite::Other(found) => {
+                    let mover = found.and_then(|found| found.mover);
+                    Err(Fault::superseded(&node.name, mover.as_deref()))
+                }
+            };
+        }
         if found.mover.as_deref() != Some(&*self.name.id) || found.epoch.term != known.epoch.term {
             return Err(Fault::superseded(&node.name, found.mover.as_deref()));
-        }
-        if found.seal != reading.run_id && known.seal == reading.run_id {
-            // It was a replica just now, and somebody has emptied the fleet: the record is a copy of its primary's.
-            link.command(&replace_copy(&known))?;
-            drop(known);
-            return Ok(link);
         }
         check_not_older(&node.name, &known, &found)?;
         if found.epoch < known.epoch {

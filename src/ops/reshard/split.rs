@@ -23,6 +23,7 @@ use super::records::with_progress;
 use super::replica::{self, Former, Replication};
 use super::session::{Session, SessionNode};
 use super::source::{publish_moved, scan_step};
+use crate::topology::record::requests::{self, Foreign};
 use crate::topology::record::{NodeRecord, Progress, UNITS};
 
 /// How far replicas may be behind when the units are closed, in bytes.
@@ -152,7 +153,10 @@ impl<'s> Group<'s> {
             let mut wait = || {
                 replica::wait_for_keys(session, &mut link, &mut member.link, node)?;
                 session.step(&format!("split-record {} {}", source.name, node.name))?;
-                replica::keep_record(session, node, &mut member.link)
+                replica::keep_record(session, node, &mut member.link)?;
+                // Before programs know of it.
+                let all = requests::write_foreign(Foreign::All);
+                member.link.command(&all).map(drop)
             };
             match wait() {
                 Ok(()) => self.members.push(member),
@@ -335,6 +339,9 @@ impl Member<'_> {
         step("compare")?;
         let has_expiretime = source.facts.is_7_0() && self.node.facts.is_7_0();
         verify(link, &mut self.link, &self.sample, has_expiretime)?;
+        // What moves is counted at the source until it is deleted there.
+        let foreign = requests::write_foreign(Foreign::AsNow);
+        self.link.command(&foreign)?;
         step("publish-target")?;
         match publish_moved(session, self.node, &mut self.link, source, self.node, UNITS) {
             Err(fault) if fault.is_broken() => self.ask_target(session, source, fault),

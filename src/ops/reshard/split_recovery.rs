@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use super::copy::{Key, unlink};
+use super::copy::Key;
 use super::facts::Durability;
 use super::fault::Fault;
 use super::life::panicked;
@@ -13,9 +13,13 @@ use super::session::{Session, SessionNode};
 use super::source::{save, scan_step};
 use super::split::Split;
 use crate::topology::record::UNITS;
+use crate::topology::record::requests;
 
 /// How often a sweep is begun again because a connection broke.
 const SWEEP_ATTEMPTS: u32 = 3;
+
+/// Number of keys that are deleted by one command: more would stall the server.
+const DELETED_AT_ONCE: usize = 100;
 
 /// How long an append-only file that is written once a second is behind at most.
 const EVERY_SECOND: Duration = Duration::from_secs(2);
@@ -189,7 +193,9 @@ fn delete_once(link: &mut Link, is_foreign: &impl Fn(&Key) -> bool) -> Result<()
     loop {
         let (next, mut keys) = scan_step(link, &cursor)?;
         keys.retain(is_foreign);
-        unlink(link, keys.iter().map(|key| &**key))?;
+        for few in keys.chunks(DELETED_AT_ONCE) {
+            link.command(&requests::delete_foreign(few.iter().map(|key| &**key)))?;
+        }
         cursor = next;
         if cursor == "0" {
             return Ok(());

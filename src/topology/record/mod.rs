@@ -48,7 +48,7 @@ use crate::partition::line::{Line, Quoted, SyntaxError, lines};
 
 pub(crate) use self::check::{Followed, RecordDecision, RecordProblem, RecordReply, judge};
 pub(crate) use self::name::{ConnectionRole, NameSuffix};
-pub(crate) use self::script::{FLUSHALL_SCRIPT, READ_SCRIPT};
+pub(crate) use self::script::{DBSIZE_SCRIPT, FLUSHALL_SCRIPT, READ_SCRIPT};
 pub(crate) use self::view::{FollowedFleet, Learned, RecordView, Repair};
 
 /// The logical database of every node that holds the record, so that commands about the data do not meet it.

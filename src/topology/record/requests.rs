@@ -55,12 +55,30 @@ if ARGV[1] == '' then redis.call('DEL', 'redis-sharding:split')
 else redis.call('SET', 'redis-sharding:split', ARGV[1]) end
 return redis.status_reply('OK')";
 
-/// Replaces the record by the first argument, whatever its epoch, if there is none or it has the second argument in it. What else was copied with the record of another node is removed.
+/// Counts the keys that the node has for others, beside its record: what DBSIZE of programs leaves out.
+const WRITE_FOREIGN: &str = "\
+local size = redis.call('DBSIZE')
+redis.call('SELECT', 15)
+if ARGV[1] == '' then redis.call('DEL', 'redis-sharding:foreign')
+elseif ARGV[1] == 'all' then redis.call('SET', 'redis-sharding:foreign', 'all')
+else redis.call('SET', 'redis-sharding:foreign', size) end
+return redis.status_reply('OK')";
+
+/// Deletes keys that the node has for others.
+const DELETE_FOREIGN: &str = "\
+local gone = redis.call('UNLINK', unpack(KEYS))
+redis.call('SELECT', 15)
+redis.call('DECRBY', 'redis-sharding:foreign', gone)
+return gone";
+
+/// Replaces the record by the first argument, whatever its epoch, if there is none, or it has the second argument in it, or it
+/// was not written to this server: the third argument is the line that it has then. What else was copied with the record of
+/// another node is removed.
 const REPLACE_COPY: &str = "\
 redis.call('SELECT', 15)
 local now = redis.call('GET', 'redis-sharding:record')
-if now and not string.find(now, ARGV[2], 1, true) then return now end
-redis.call('DEL', 'redis-sharding:record', 'redis-sharding:former-events')
+if now and not string.find(now, ARGV[2], 1, true) and string.find(now, ARGV[3], 1, true) then return now end
+redis.call('DEL', 'redis-sharding:record', 'redis-sharding:former-events', 'redis-sharding:former-compression')
 redis.call('SET', 'redis-sharding:record', ARGV[1])
 return redis.status_reply('OK')";
 
@@ -137,12 +155,45 @@ pub(crate) fn write_split(source: Option<&str>) -> Cmd {
     request
 }
 
-/// Writes the record of a node that has that of another one from a copy, as far as the same mover is at work on both.
+/// How many keys of a node programs are not to count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Foreign {
+    /// Whatever it has and gets: it is a replica.
+    All,
+    /// As many as it has now.
+    AsNow,
+    /// None.
+    None,
+}
+
+/// Says how many keys of the node programs are not to count.
+pub(crate) fn write_foreign(foreign: Foreign) -> Cmd {
+    let mut request = eval(WRITE_FOREIGN);
+    request.arg(match foreign {
+        Foreign::All => "all",
+        Foreign::AsNow => "now",
+        Foreign::None => "",
+    });
+    request
+}
+
+/// Deletes keys that programs are not to count.
+pub(crate) fn delete_foreign<'k>(keys: impl ExactSizeIterator<Item = &'k [u8]>) -> Cmd {
+    let mut request = cmd("EVAL");
+    request.arg(DELETE_FOREIGN).arg(keys.len());
+    for key in keys {
+        request.arg(key);
+    }
+    request
+}
+
+/// Writes the record of a node that has that of another one from a copy, or that of the same mover.
 pub(crate) fn replace_copy(record: &NodeRecord) -> Cmd {
     let mover = record.mover.as_deref().unwrap_or_default();
     let line = format!("\nmover {}\n", Quoted(mover.as_bytes()));
     let mut request = eval(REPLACE_COPY);
-    request.arg(record.to_string()).arg(line);
+    let seal = format!("\nseal {}\n", Quoted(record.seal.as_bytes()));
+    request.arg(record.to_string()).arg(line).arg(seal);
     request
 }
 
