@@ -3,11 +3,11 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::{Cmd, cmd};
 use redis_sharding::hash::KeyHash;
@@ -16,7 +16,7 @@ use redis_sharding::ops::reshard::{
 };
 use redis_sharding::ops::{FleetRecord, PublishOptions};
 use redis_sharding::partition::HashMod;
-use redis_sharding::{Builder, Topology};
+use redis_sharding::{Builder, ShardedClient, Topology};
 
 use self::support::Servers;
 use self::support::all_clients::{AllClients, End, KINDS};
@@ -48,7 +48,10 @@ fn publish(servers: &Servers, count: usize) -> Arc<Topology> {
 }
 
 fn mover(servers: &Servers, to: &Topology, options: ReshardOptions) -> Reshard {
-    let options = options.with_administrator("test");
+    // A loaded machine keeps clients from saying in time what they know.
+    let options = options
+        .with_administrator("test")
+        .with_fence_bound(Duration::from_secs(10));
     Reshard::new(over(servers, 1), to.clone(), options).unwrap()
 }
 
@@ -57,6 +60,13 @@ fn finish(servers: &Servers, to: &Topology, options: ReshardOptions) -> Vec<Resh
     let outcome = mover(servers, to, options).run(|event| events.push(event));
     assert_eq!(outcome.unwrap(), ReshardOutcome::Finished);
     events
+}
+
+fn traced() -> ReshardOptions {
+    ReshardOptions::new().with_step_observer(move |step| {
+        println!("{} {step}", self::support::reshard_model::now_micros());
+        true
+    })
 }
 
 fn copying() -> ReshardOptions {
@@ -130,6 +140,8 @@ fn four_nodes_become_eight_by_replication_while_clients_lose_nothing() {
     let seed: u64 = seed.unwrap_or_else(seed_of_now);
     println!("seed {seed}: REDIS_SHARDING_SEED={seed} repeats it");
     publish(&servers, 4);
+    // SAFETY: none.
+    unsafe { std::env::set_var("SPLIT_SERVERS", servers.urls().join(",")) };
     let clients = AllClients::open(|| halving(&servers, 4).agreed());
     let mut expected = bystanders(&clients.blocking, others);
     let (ended, operations) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -162,10 +174,10 @@ fn four_nodes_become_eight_by_replication_while_clients_lose_nothing() {
         // There and back, and there again: a node that was retired comes back. The last time movers are stopped.
         let four = halved(&servers, 4);
         for (to, options) in [
-            (Arc::clone(&eight), ReshardOptions::new()),
-            (Arc::clone(&four), ReshardOptions::new()),
-            (Arc::clone(&eight), ReshardOptions::new()),
-            (Arc::clone(&four), ReshardOptions::new()),
+            (Arc::clone(&eight), traced()),
+            (Arc::clone(&four), traced()),
+            (Arc::clone(&eight), traced()),
+            (Arc::clone(&four), traced()),
         ] {
             let before = operations.load(Ordering::Relaxed);
             let events = finish(&servers, &to, options);
@@ -193,14 +205,14 @@ fn four_nodes_become_eight_by_replication_while_clients_lose_nothing() {
         ] {
             let stop = format!("split-{stop}");
             let options = ReshardOptions::new().with_step_observer(move |step| {
+                println!("{} {step}", self::support::reshard_model::now_micros());
                 !step.starts_with(&stop) || step.contains("node-0")
             });
             let stopped = mover(&servers, &eight, options).run(|_| {}).unwrap_err();
             println!("{stopped}");
-            finish(&servers, &eight, ReshardOptions::new());
-            println!("finished");
+            finish(&servers, &eight, traced());
             wait_until_followed(&clients, &eight);
-            finish(&servers, &four, ReshardOptions::new());
+            finish(&servers, &four, traced());
             wait_until_followed(&clients, &four);
         }
         finish(&servers, &eight, ReshardOptions::new());
@@ -477,5 +489,122 @@ fn source_with_a_password_is_split() {
             let expected = if name == "masterauth" { "" } else { "yes" };
             assert_eq!(found[1], expected, "{name}");
         }
+    }
+}
+
+/// What a client sees of the fleet: the keys that it finds, and their number.
+fn seen(client: &ShardedClient) -> (BTreeSet<String>, i64) {
+    let mut client = client.clone();
+    let mut keys = BTreeSet::new();
+    let mut cursor = "0".to_owned();
+    loop {
+        let mut scan = cmd("SCAN");
+        scan.arg(&cursor).arg("COUNT").arg(500);
+        let (next, page): (String, Vec<String>) = scan.query(&mut client).unwrap();
+        keys.extend(page);
+        cursor = next;
+        if cursor == "0" {
+            break;
+        }
+    }
+    let size = cmd("DBSIZE").query(&mut client).unwrap();
+    (keys, size)
+}
+
+#[test]
+fn programs_see_no_keys_that_a_node_has_for_others() {
+    let Some(servers) = start(4) else {
+        return;
+    };
+    publish(&servers, 2);
+    let four = halved(&servers, 4);
+    let client = halving(&servers, 2).agreed().build().unwrap();
+    let all = Arc::new(Mutex::new(bystanders(&client, 300)));
+    let looked = Arc::new(AtomicUsize::new(0));
+    let (expected, count) = (Arc::clone(&all), Arc::clone(&looked));
+    let options = ReshardOptions::new().with_step_observer(move |step| {
+        let is_moment = ["split-", "announce-", "publish-source", "end"];
+        if !is_moment.iter().any(|moment| step.starts_with(moment)) {
+            return true;
+        }
+        count.fetch_add(1, Ordering::Relaxed);
+        let mut all = expected.lock().unwrap();
+        let expected: BTreeSet<String> = all.keys().cloned().collect();
+        // The client hears of what has just been published.
+        let end = Instant::now() + Duration::from_secs(5);
+        loop {
+            let (keys, size) = seen(&client);
+            if keys == expected && size == expected.len() as i64 {
+                break;
+            }
+            let wrong: Vec<_> = keys.symmetric_difference(&expected).take(5).collect();
+            assert!(Instant::now() < end, "{step}: {size} keys, {wrong:?}");
+        }
+        if step.starts_with("split-sweep") || step.starts_with("split-unlink") {
+            let gone: Vec<String> = all.keys().take(20).cloned().collect();
+            gone.iter().for_each(|key| drop(all.remove(key)));
+            cmd("DEL").arg(&gone).exec(&mut client.clone()).unwrap();
+            let mut set = cmd("MSET");
+            for number in 0..20 {
+                let key = format!("{step}:{number}");
+                set.arg(&key).arg(number);
+                all.insert(key, None);
+            }
+            set.exec(&mut client.clone()).unwrap();
+        }
+        true
+    });
+    let events = finish(&servers, &four, options);
+    assert_eq!((closures(&events).0.len(), given_up(&events).len()), (2, 0));
+    assert!(looked.load(Ordering::Relaxed) > 20);
+    check_servers(&servers, &four, &all.lock().unwrap());
+    check_nothing_left(&servers, "at the end");
+}
+
+#[test]
+fn nodes_that_are_killed_during_a_split_come_back_and_it_is_finished() {
+    let servers = Servers::builder().keeps_data();
+    let servers = servers
+        .option(["--repl-diskless-sync-delay", "0"])
+        .option(["--appendonly", "yes"])
+        .option(["--appendfsync", "always"]);
+    let Some(servers) = servers.start(4) else {
+        return;
+    };
+    let two = publish(&servers, 2);
+    let four = halved(&servers, 4);
+    let expected = bystanders(&halving(&servers, 2).build().unwrap(), 200);
+    let servers = Arc::new(servers);
+    for (at, node) in [
+        ("split-record node-1", 1),
+        ("split-record node-1", 3),
+        ("split-fence node-1", 1),
+        ("split-fence node-1", 3),
+        ("split-compare node-1", 1),
+        ("split-compare node-1", 3),
+        ("split-publish-source node-1", 1),
+        ("split-publish-source node-1", 3),
+        ("split-sweep node-1", 1),
+        ("split-sweep node-1", 3),
+    ] {
+        let (victims, is_done) = (Arc::clone(&servers), AtomicBool::new(false));
+        let options = ReshardOptions::new().with_step_observer(move |step| {
+            if step.starts_with(at) && !is_done.swap(true, Ordering::SeqCst) {
+                victims.kill(node);
+                victims.restart(node);
+            }
+            true
+        });
+        let outcome = mover(&servers, &four, options).run(|event| {
+            if let ReshardEvent::SplitGivenUp { cause, .. } = event {
+                println!("   given up: {cause}");
+            }
+        });
+        println!("{at}, {node}: {outcome:?}");
+        // Whatever the mover has made of it.
+        finish(&servers, &four, ReshardOptions::new());
+        check_servers(&servers, &four, &expected);
+        check_nothing_left(&servers, at);
+        finish(&servers, &two, copying());
     }
 }

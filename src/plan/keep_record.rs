@@ -8,7 +8,7 @@
 
 use std::iter;
 
-use crate::command::{Args, PackedCommands};
+use crate::command::{Access, Args, PackedCommands};
 use crate::error::{Error, ErrorKind};
 use crate::plan::batch::NodeRequest;
 use crate::plan::{Exchange, ReplyBuffer, Router};
@@ -81,7 +81,9 @@ impl<R: ReplyBuffer> Exchange<R> {
 impl NodeRequest {
     /// Puts the script in the place of each FLUSHALL.
     pub(crate) fn keep_record(&mut self) {
-        if self.has(is_flushall) {
+        // Reads are most of what is sent, and need not be looked at.
+        let has_write = self.slots.iter().any(|slot| slot.access == Access::Write);
+        if has_write && self.has(is_flushall) {
             self.rewrite(|args, frame, out| match args.split_first() {
                 Some((_, flags)) if is_flushall(args) => write_flushall(flags, out),
                 _ => out.extend_from_slice(frame),
