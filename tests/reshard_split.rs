@@ -571,22 +571,26 @@ fn nodes_that_are_killed_during_a_split_come_back_and_it_is_finished() {
     let Some(servers) = servers.start(4) else {
         return;
     };
+    let is_long = std::env::var("REDIS_SHARDING_LONG").is_ok();
     let two = publish(&servers, 2);
     let four = halved(&servers, 4);
     let expected = bystanders(&halving(&servers, 2).build().unwrap(), 200);
     let servers = Arc::new(servers);
     for (at, node) in [
-        ("split-record node-1", 1),
-        ("split-record node-1", 3),
-        ("split-fence node-1", 1),
-        ("split-fence node-1", 3),
-        ("split-compare node-1", 1),
         ("split-compare node-1", 3),
         ("split-publish-source node-1", 1),
+        ("split-fence node-1", 1),
+        ("split-sweep node-1", 3),
+        ("split-record node-1", 1),
+        ("split-record node-1", 3),
+        ("split-fence node-1", 3),
+        ("split-compare node-1", 1),
         ("split-publish-source node-1", 3),
         ("split-sweep node-1", 1),
-        ("split-sweep node-1", 3),
-    ] {
+    ]
+    .into_iter()
+    .take(if is_long { 10 } else { 2 })
+    {
         let (victims, is_done) = (Arc::clone(&servers), AtomicBool::new(false));
         let options = ReshardOptions::new().with_step_observer(move |step| {
             if step.starts_with(at) && !is_done.swap(true, Ordering::SeqCst) {
