@@ -330,11 +330,7 @@ fn reshard(fleet: redis_sharding::Builder, to: &Topology) -> Vec<Duration> {
         _ => {}
     });
     assert_eq!(outcome.unwrap(), ReshardOutcome::Finished);
-    let mut closures = if splits.is_empty() {
-        batches
-    } else {
-        splits
-    };
+    let mut closures = if splits.is_empty() { batches } else { splits };
     closures.sort();
     closures
 }

@@ -49,11 +49,6 @@ enum AfterError {
 /// How long a worker rests when an operation has failed.
 const REST: Duration = Duration::from_millis(3);
 
-pub fn now_micros() -> u128 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.unwrap().as_micros()
-}
-
 /// The keys that nobody else touches, and a client.
 pub struct Worker {
     pub model: Model,
@@ -64,7 +59,6 @@ pub struct Worker {
     pub unknown: u64,
     /// Whether operations may fail in the stated ways.
     pub is_tolerant: bool,
-    written: HashMap<String, (u128, String)>,
     client: AnyClient,
     name: String,
     random: Random,
@@ -82,7 +76,6 @@ impl Worker {
             refused: 0,
             unknown: 0,
             is_tolerant: false,
-            written: HashMap::new(),
             client,
             name,
             random: Random(seed),
@@ -258,13 +251,6 @@ impl Worker {
         let error = match result {
             Ok(reply) => {
                 for (key, state) in changes {
-                    self.written.insert(
-                        key.clone(),
-                        (
-                            now_micros(),
-                            words.split(' ').nth(2).unwrap_or("").to_owned(),
-                        ),
-                    );
                     self.set_state(key, state);
                 }
                 return Some(reply);
@@ -319,51 +305,6 @@ impl Worker {
         match self.held(key) {
             Some(Held::Number(number)) => *number,
             _ => 0,
-        }
-    }
-
-    fn diagnose(&mut self, keys: &[String], begun: u128) {
-        println!("{}: MISS: begun {begun}, now {}", self.name, now_micros());
-        let servers: Vec<String> = std::env::var("SPLIT_SERVERS")
-            .unwrap_or_default()
-            .split(',')
-            .map(str::to_owned)
-            .collect();
-        for server in servers.iter().filter(|server| !server.is_empty()) {
-            let Ok(client) = redis::Client::open(&**server) else {
-                continue;
-            };
-            let Ok(mut connection) = client.get_connection() else {
-                continue;
-            };
-            let script =
-                "redis.call('SELECT', 15) return redis.call('GET', 'redis-sharding:record')";
-            let record: Option<String> = cmd("EVAL")
-                .arg(script)
-                .arg(0)
-                .query(&mut connection)
-                .unwrap();
-            println!("{server}: {record:?}");
-            for key in keys {
-                let exists: Option<String> = cmd("GET").arg(key).query(&mut connection).unwrap();
-                if exists.is_some() {
-                    println!("   has {key} {exists:?}");
-                }
-            }
-        }
-        for key in keys {
-            let topology = self.client.topology();
-            println!(
-                "{key} owner {:?}: unit?",
-                topology
-                    .locate(key.as_bytes())
-                    .map(|node| topology.node(node).name().to_owned())
-            );
-        }
-        thread::sleep(Duration::from_millis(300));
-        for key in keys {
-            let again: RedisResult<Option<String>> = self.client.command(cmd("GET").arg(key));
-            println!("again {key}: {again:?}");
         }
     }
 
@@ -522,18 +463,8 @@ impl Worker {
         let keys: Vec<String> = keys.collect::<Option<_>>()?;
         let mut get = cmd("MGET");
         get.arg(&keys);
-        let begun = now_micros();
         let found: Vec<Option<String>> = self.change(&get, Vec::new())?;
         let expected: Vec<Option<String>> = keys.iter().map(|key| self.text(key)).collect();
-        if found != expected {
-            for (key, (found, expected)) in keys.iter().zip(found.iter().zip(&expected)) {
-                println!(
-                    "MISS? {key}: {found:?}, expected {expected:?}, written {:?}",
-                    self.written.get(key)
-                );
-            }
-            self.diagnose(&keys, begun);
-        }
         assert_eq!(found, expected, "MGET {keys:?}");
         Some(())
     }
