@@ -2,7 +2,8 @@
 //!
 //! [`Reshard`] is what an operator uses. It decides by pure parts, each with its own tests:
 //!
-//! * `batch`: the steps of a batch, and what a failure of each means; `batch_size`: how much is moved at once.
+//! * `batch`: the steps of a batch, and what a failure of each means; `batch_size`: how much is moved at once; `pace`: how long
+//!   programs are left alone in between.
 //! * `fence`: when no connection of an older epoch is left.
 //! * `records`: the records that are written; `progress`: how a pair goes on after a mover that was stopped.
 //! * `index`: which keys move where; `sweeps`: which may be deleted; `compare`: whether a copy is one.
@@ -13,7 +14,9 @@
 //!
 //! * `view`: what all nodes say before anything is changed; `survey`: the sample of their keys.
 //! * `session`: a mover with its term; `life`: claim, announcement, end.
-//! * `source`: the keys that leave one node; `batch_run`: the steps of a batch; `copy`, `large`: keys.
+//! * `source`: the keys that leave one node; `source_index`: which these are; `batch_run`: the steps of a batch; `empty_pairs`:
+//!   the same for all pairs without keys; `copy`, `large`: keys.
+//! * `pause`: a pause that was requested at the nodes.
 //! * `split`: the keys of a node that leave it for its replicas, all at once; `replica`: a new node as one;
 //!   `split_recovery`: what is left of splits, after each and behind a mover that was stopped.
 //! * `metrics`: counters for recorders, with the feature `metrics`; without it, `no_metrics`.
@@ -26,6 +29,7 @@ mod batch_run;
 mod batch_size;
 mod compare;
 mod copy;
+mod empty_pairs;
 mod event;
 mod facts;
 mod fault;
@@ -41,6 +45,8 @@ mod metrics;
 #[cfg(not(feature = "metrics"))]
 mod no_metrics;
 mod options;
+mod pace;
+mod pause;
 mod plan;
 mod progress;
 mod records;
@@ -48,6 +54,7 @@ mod replica;
 mod session;
 mod settings;
 mod source;
+mod source_index;
 mod split;
 mod split_recovery;
 mod status;
@@ -65,6 +72,7 @@ use parking_lot::Mutex;
 
 pub use self::event::{ReshardEvent, ReshardOutcome};
 pub use self::options::{ReshardMethod, ReshardOptions};
+pub use self::pause::PauseOutcome;
 pub use self::plan::{
     PlannedMove, PlannedNode, PlannedSplit, ReshardPlan, ReshardRefusal, ReshardRefusalKind,
 };
@@ -184,6 +192,9 @@ impl Reshard {
         if stage == Stage::Finished {
             return Ok(ReshardOutcome::Finished);
         }
+        if stage == Stage::UnderWay && view.is_paused() {
+            return Ok(ReshardOutcome::Paused);
+        }
         let mut session = self.session(view, id, &mut listener)?;
         session.kill_other_movers()?;
         if stage != Stage::Finishing {
@@ -203,6 +214,25 @@ impl Reshard {
         Ok(ReshardOutcome::Finished)
     }
 
+    /// Takes a pause that was [requested](Self::request_pause) back, and goes on as [`run`](Self::run) does.
+    ///
+    /// # Errors
+    ///
+    /// As for `run`.
+    pub fn resume(
+        &self,
+        listener: impl FnMut(ReshardEvent) + Send,
+    ) -> Result<ReshardOutcome, Error> {
+        let mut view = View::read(&self.fleet, &self.to, &mover_id())?;
+        view.stage()?;
+        for node in &mut view.nodes {
+            let reply = node.reply.as_mut().map_err(|error| error.clone())?;
+            pause::clear(&mut reply.link)?;
+        }
+        drop(view);
+        self.run(listener)
+    }
+
     /// Says how far the reshard has come.
     ///
     /// # Errors
@@ -216,6 +246,24 @@ impl Reshard {
     /// value at its beginning.
     pub fn pause(&self) {
         self.paused.store(true, Ordering::Relaxed);
+    }
+
+    /// Requests a pause at the nodes: a [`run`](Self::run) in whatever process stops at the next boundary between two
+    /// batches, and none begins before a [`resume`](Self::resume). Waits until the mover has stopped, at most `within`.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](crate::ErrorKind::Config) if no reshard to this topology is under way, or all keys have moved. If a node
+    /// cannot be reached.
+    pub fn request_pause(&self, within: Duration) -> Result<PauseOutcome, Error> {
+        let id = mover_id();
+        let mut view = View::read(&self.fleet, &self.to, &id)?;
+        let outcome = pause::request(&mut view, &id, within)?;
+        // It may have been about to end.
+        Ok(match self.status()?.stage {
+            ReshardStage::UnderWay => outcome,
+            _ => PauseOutcome::Finished,
+        })
     }
 
     /// Returns a handle by which another thread, or a handler of a signal, pauses the run.
@@ -267,6 +315,7 @@ impl Reshard {
                 is_old: node.is_old,
                 is_new: node.is_new,
                 record: Mutex::new(record),
+                own_commands: Arc::default(),
             })
         });
         let nodes = nodes.collect::<Result<Vec<_>, Error>>()?;
@@ -289,6 +338,7 @@ impl Reshard {
             limit: self.fleet.limit(),
             paused: &self.paused,
             failed: AtomicBool::new(false),
+            is_pause_requested: AtomicBool::new(false),
             listener: Mutex::new(listener),
         })
     }
