@@ -1,7 +1,7 @@
 //! Moving keys: beside `redis-cli --cluster reshard` with the same data, what programs notice meanwhile, and how fast many
 //! clients are told.
 //!
-//! `cargo bench --bench resharding -- speed foreground followers` runs these parts, or all without a name.
+//! `cargo bench --bench resharding -- speed foreground split followers` runs these parts, or all without a name.
 //! `QUICK=yes` has a tenth of the data, `ROUNDS=5` repeats the first part.
 
 mod support;
@@ -13,8 +13,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use redis::{Commands, pipe};
+use redis_sharding::hash::KeyHash;
 use redis_sharding::ops::reshard::{Reshard, ReshardEvent, ReshardOptions, ReshardOutcome};
 use redis_sharding::ops::{FleetRecord, PublishOptions};
+use redis_sharding::partition::HashMod;
 use redis_sharding::{ShardedClient, Topology};
 
 use support::fleet::builder;
@@ -52,7 +54,13 @@ fn main() {
         speed();
     }
     if is_wanted("foreground") {
-        foreground();
+        foreground(6, builder);
+    }
+    if is_wanted("split") {
+        // By this rule each new node takes keys from one node alone, and becomes a replica of it first.
+        foreground(8, |urls| {
+            builder(urls).partitioner(HashMod::new(KeyHash::Crc32))
+        });
     }
     if is_wanted("followers") {
         followers();
@@ -222,9 +230,12 @@ fn move_theirs(data: Data, pipeline: &str) -> Duration {
     took
 }
 
-/// Throughput and stalls of programs while four nodes become six.
-fn foreground() {
-    let servers = Servers::start(6).expect("a bench needs redis-server or valkey-server");
+/// Throughput and stalls of programs while four nodes become so many.
+fn foreground(nodes: usize, builder: impl Fn(Vec<String>) -> redis_sharding::Builder) {
+    let servers = Servers::builder()
+        .option(["--repl-diskless-sync-delay", "0"])
+        .start(nodes)
+        .expect("a bench needs redis-server or valkey-server");
     let urls = servers.urls();
     let four = || builder(urls[..4].to_vec());
     let old = four().build().unwrap().topology();
@@ -288,7 +299,7 @@ fn foreground() {
         times.sort();
         let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
         println!(
-            "\n{keys} keys of 1 KB, 4 to 6 nodes in {took:.1?}, {} batches",
+            "\n{keys} keys of 1 KB, 4 to {nodes} nodes in {took:.1?}, {} closures",
             closures.len()
         );
         println!(
@@ -309,16 +320,17 @@ fn foreground() {
     });
 }
 
-/// Returns the times for which units were closed, in ascending order.
+/// Returns the times for which units were closed, in ascending order: those of splits, if there were some.
 fn reshard(fleet: redis_sharding::Builder, to: &Topology) -> Vec<Duration> {
     let reshard = Reshard::new(fleet, to.clone(), ReshardOptions::new()).unwrap();
-    let mut closures = Vec::new();
-    let outcome = reshard.run(|event| {
-        if let ReshardEvent::Batch { closed, .. } = event {
-            closures.push(closed);
-        }
+    let (mut batches, mut splits) = (Vec::new(), Vec::new());
+    let outcome = reshard.run(|event| match event {
+        ReshardEvent::Batch { closed, .. } => batches.push(closed),
+        ReshardEvent::Split { closed, .. } => splits.push(closed),
+        _ => {}
     });
     assert_eq!(outcome.unwrap(), ReshardOutcome::Finished);
+    let mut closures = if splits.is_empty() { batches } else { splits };
     closures.sort();
     closures
 }

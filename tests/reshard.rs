@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use redis::{Connection, Value, cmd};
 use redis_sharding::ops::reshard::{
-    PauseOutcome, Reshard, ReshardEvent, ReshardOptions, ReshardOutcome, ReshardRefusalKind,
-    ReshardStage,
+    PauseOutcome, Reshard, ReshardEvent, ReshardMethod, ReshardOptions, ReshardOutcome,
+    ReshardRefusalKind, ReshardStage,
 };
 use redis_sharding::partition::{Partitioner, Rendezvous, by_name};
 use redis_sharding::{NodeSpec, ShardedClient, Topology};
@@ -63,6 +63,8 @@ fn publish(servers: &Servers, nodes: &[usize], topology: &Topology) {
 
 fn reshard(servers: &Servers, to: &Topology, options: ReshardOptions) -> Reshard {
     let seeds = ShardedClient::builder().node("a", servers.url(0));
+    // Splits have tests of their own.
+    let options = options.with_method(ReshardMethod::Copy);
     Reshard::new(seeds, to.clone(), options).unwrap()
 }
 

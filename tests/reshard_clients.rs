@@ -11,13 +11,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use redis::Cmd;
+use redis_sharding::Topology;
 use redis_sharding::ops::reshard::{Reshard, ReshardEvent, ReshardOptions, ReshardOutcome};
 use redis_sharding::ops::{FleetRecord, PublishOptions};
-use redis_sharding::partition::{HashMod, Partitioner, Rendezvous, Ring};
-use redis_sharding::{Builder, ShardedClient, Topology};
+use redis_sharding::partition::{HashMod, Rendezvous, Ring};
 
 use self::support::Servers;
 use self::support::all_clients::{AllClients, End, KINDS};
+use self::support::reshard_fleet::{over, seed_of_now, topology};
 use self::support::reshard_model::{Worker, bystanders, check_servers, wait_until_followed};
 
 /// The size of a test.
@@ -47,21 +48,6 @@ fn size() -> Size {
 
 /// Makes a topology of the servers of a test.
 type Make<'s> = Box<dyn Fn() -> Arc<Topology> + 's>;
-
-/// A description of a client over the first servers.
-fn over(servers: &Servers, count: usize) -> Builder {
-    let urls = servers.urls().into_iter().take(count);
-    (0..)
-        .zip(urls)
-        .fold(ShardedClient::builder(), |builder, (number, url)| {
-            builder.node(format!("node-{number}"), url)
-        })
-}
-
-fn topology(servers: &Servers, count: usize, rule: impl Partitioner + 'static) -> Arc<Topology> {
-    let client = over(servers, count).partitioner(rule).build().unwrap();
-    client.topology()
-}
 
 /// Moves the keys to where `to` places them. Returns the times for which units were closed.
 fn reshard(servers: &Servers, to: &Topology) -> Vec<Duration> {
@@ -183,10 +169,4 @@ fn clients_lose_nothing_while_four_nodes_become_five_eight_three_and_other_place
         .query(&mut clients.blocking.clone())
         .unwrap();
     assert_eq!(count, expected.len());
-}
-
-/// A seed that differs from run to run.
-fn seed_of_now() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.unwrap().as_nanos() as u64 % 1_000_000
 }

@@ -162,6 +162,18 @@ impl Login {
         username.unwrap_or("default").to_owned()
     }
 
+    /// The username and the password that connections with these settings present now.
+    pub(crate) fn presented(
+        &self,
+        settings: &RedisConnectionInfo,
+    ) -> Result<(Option<String>, Option<String>), ConnectError> {
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        Ok(match self.credentials()? {
+            Some(known) => (owned(known.username()), owned(Some(known.password()))),
+            None => (owned(settings.username()), owned(settings.password())),
+        })
+    }
+
     /// The handshake of a new connection with these settings, and the version of what it presents. `suffix` follows the
     /// name of the client.
     pub(super) fn handshake(

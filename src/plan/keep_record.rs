@@ -1,7 +1,8 @@
 //! Commands that would do away with the record that a node keeps of its fleet, or hide by which record a connection goes.
 //!
 //! FLUSHALL empties all databases of a server, also that of the record. A client that follows the records sends a script
-//! in its place, which does the same and keeps the record. The requests of an exchange are rewritten before the first is
+//! in its place, which does the same and keeps the record. While keys are moved, DBSIZE is a script as well, which leaves out
+//! what a node has for others. The requests of an exchange are rewritten before the first is
 //! sent, so this holds for every way in which the command may be sent: by itself, in a pipeline or a transaction, at a
 //! node, over a dedicated connection, through the proxy.
 
@@ -12,7 +13,7 @@ use crate::error::{Error, ErrorKind};
 use crate::plan::batch::NodeRequest;
 use crate::plan::{Exchange, ReplyBuffer, Router};
 use crate::policy::Flush;
-use crate::topology::record::{FLUSHALL_SCRIPT, RECORD_DB};
+use crate::topology::record::{DBSIZE_SCRIPT, FLUSHALL_SCRIPT, RECORD_DB};
 
 impl Router {
     /// Sets whether the client follows the records of its nodes. Defaults to false.
@@ -67,8 +68,12 @@ impl Router {
 impl<R: ReplyBuffer> Exchange<R> {
     /// Has requests that would do away with the record sent in a form that keeps it. Before anything is sent.
     pub(crate) fn keep_records(&mut self) {
+        let is_while_moving = self.is_while_moving();
         for node in self.nodes_mut() {
             node.keep_record();
+            if is_while_moving {
+                node.count_own_keys();
+            }
         }
     }
 }
@@ -76,7 +81,9 @@ impl<R: ReplyBuffer> Exchange<R> {
 impl NodeRequest {
     /// Puts the script in the place of each FLUSHALL.
     pub(crate) fn keep_record(&mut self) {
-        if self.has_flushall() {
+        // Reads are most of what is sent, and need not be looked at.
+        let has_write = self.slots.iter().any(|slot| slot.access == Access::Write);
+        if has_write && self.has(is_flushall) {
             self.rewrite(|args, frame, out| match args.split_first() {
                 Some((_, flags)) if is_flushall(args) => write_flushall(flags, out),
                 _ => out.extend_from_slice(frame),
@@ -84,15 +91,25 @@ impl NodeRequest {
         }
     }
 
-    /// True if one of the requests is FLUSHALL.
-    fn has_flushall(&self) -> bool {
-        // Reads are most of what is sent, and need not be looked at.
-        if self.slots.iter().all(|slot| slot.access == Access::Read) {
-            return false;
+    /// Puts the script in the place of each DBSIZE that leaves the keys of other nodes out.
+    pub(crate) fn count_own_keys(&mut self) {
+        if self.has(is_dbsize) {
+            self.rewrite(|args, frame, out| match is_dbsize(args) {
+                true => {
+                    let mut eval = redis::cmd("EVAL");
+                    eval.arg(DBSIZE_SCRIPT).arg(0);
+                    eval.write_packed_command(out);
+                }
+                false => out.extend_from_slice(frame),
+            });
         }
+    }
+
+    /// True if one of the requests is this one.
+    fn has(&self, is_it: impl Fn(&[&[u8]]) -> bool) -> bool {
         let (mut commands, mut args) = (PackedCommands::new(&self.packed), Args::new());
         while let Ok(Some(_)) = commands.next(&mut args) {
-            if is_flushall(&args) {
+            if is_it(&args) {
                 return true;
             }
         }
@@ -130,6 +147,10 @@ pub(in crate::plan) fn flushall_of<'p>(args: &[&'p [u8]]) -> Option<Args<'p>> {
 fn is_flushall(args: &[&[u8]]) -> bool {
     args.first()
         .is_some_and(|name| Flush::of_command(name) == Some(Flush::All))
+}
+
+fn is_dbsize(args: &[&[u8]]) -> bool {
+    matches!(args, [name] if name.eq_ignore_ascii_case(b"DBSIZE"))
 }
 
 /// Appends the script with these arguments of FLUSHALL, packed.

@@ -167,6 +167,20 @@ impl Moving {
         self.place(tag).is_some_and(|place| place.is_closed)
     }
 
+    /// True if programs that scan this node are to see this key, which it has. For a while nodes also have keys that belong to
+    /// others: copies that are not published yet, what has moved and is not deleted yet, and what a replica has taken in.
+    /// What is on the way is seen at both nodes.
+    pub(crate) fn shows(&self, node: NodeIndex, key: &[u8]) -> bool {
+        let tag = self.from.tag.of(key);
+        match (self.owners(tag), self.place(tag)) {
+            (Some((source, target)), Some(place)) if place.is_closed => {
+                [source, target].contains(&node)
+            }
+            (_, Some(place)) => place.owner == node,
+            (_, None) => true,
+        }
+    }
+
     /// The nodes that have a key before and after the reshard, and its unit, if it moves. `tag` is what the hash tag rule
     /// leaves of it.
     pub(crate) fn way(&self, tag: &[u8]) -> Option<(NodeIndex, NodeIndex, u32)> {
@@ -302,6 +316,11 @@ mod tests {
             };
             assert_eq!(moving.locate(&key), Some(owner));
             assert_eq!(state.is_closed(&key), is_closed);
+            let shown = [before, after].map(|node| state.shows(node, &key));
+            assert_eq!(
+                shown,
+                [is_closed || owner == before, is_closed || owner == after]
+            );
             if moves {
                 seen[usize::from(is_closed) + 2 * usize::from(owner == after)] += 1;
             }

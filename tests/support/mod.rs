@@ -23,6 +23,8 @@ pub mod local_proxy;
 pub mod relay;
 pub mod replicas;
 #[cfg(feature = "tokio-comp")]
+pub mod reshard_fleet;
+#[cfg(feature = "tokio-comp")]
 pub mod reshard_model;
 pub mod sentinels;
 pub mod servers;

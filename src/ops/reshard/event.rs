@@ -33,6 +33,26 @@ pub enum ReshardEvent {
         /// Time for which the units were closed.
         closed: Duration,
     },
+    /// New nodes, which had become replicas of the node that has their keys, have got these, all at once.
+    Split {
+        /// The node that had the keys.
+        source: String,
+        /// The nodes that have them now.
+        targets: Vec<String>,
+        /// Number of the keys, by the sample of the plan.
+        keys: u64,
+        /// Time for which the units were closed.
+        closed: Duration,
+    },
+    /// A new node cannot become a replica, or did not catch up. Its keys are copied one by one.
+    SplitGivenUp {
+        /// The node that has the keys.
+        source: String,
+        /// The node that gets them.
+        target: String,
+        /// Why.
+        cause: String,
+    },
     /// A batch is copied again, because a connection broke or the copy differed.
     Repeated {
         /// The node that has the keys.

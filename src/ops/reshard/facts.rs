@@ -19,6 +19,10 @@ pub(super) struct ServerFacts {
     pub(super) has_snapshots: bool,
     /// True while the server is a replica itself.
     pub(super) is_replica: bool,
+    /// True for a node of a Redis Cluster.
+    pub(super) is_cluster: bool,
+    /// The logical databases that have keys.
+    pub(super) databases: Vec<i64>,
 }
 
 /// How the target makes sure that what was moved is as safe as it was.
@@ -44,6 +48,12 @@ fn field<'i>(info: &'i str, name: &str) -> Option<&'i str> {
     })
 }
 
+/// The number of the database that a line of INFO counts the keys of.
+fn database(line: &str) -> Option<i64> {
+    let (number, _) = line.strip_prefix("db")?.split_once(":keys=")?;
+    number.parse().ok()
+}
+
 impl ServerFacts {
     /// Reads INFO, and the value of `save` in the configuration if the user may see it.
     pub(super) fn new(info: &str, save: Option<&str>) -> Self {
@@ -61,7 +71,14 @@ impl ServerFacts {
             has_append_only_file: field(info, "aof_enabled") == Some("1"),
             has_snapshots: save.is_some_and(|save| !save.is_empty()),
             is_replica: field(info, "role") == Some("slave"),
+            is_cluster: field(info, "cluster_enabled") == Some("1"),
+            databases: info.lines().filter_map(database).collect(),
         }
+    }
+
+    /// True if the server is older than the other one, so that it may not know what that one sends to replicas.
+    pub(super) fn is_older_than(&self, other: &Self) -> bool {
+        self.version < other.version
     }
 
     /// PEXPIRETIME, FUNCTION, and events of new keys.

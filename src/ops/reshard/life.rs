@@ -14,7 +14,7 @@ use super::settings::put_back;
 use super::source::scan_step;
 use super::view::ViewNode;
 use crate::error::Error;
-use crate::topology::record::requests::{RecordTexts, RecordWrite};
+use crate::topology::record::requests::{Foreign, RecordTexts, RecordWrite, write_foreign};
 use crate::topology::record::{NodeRecord, RecordEpoch};
 
 /// Claims a term on all nodes, in their order. Returns the record of each.
@@ -210,6 +210,8 @@ impl Session<'_> {
             pause::clear(&mut link)?;
             let next = |record: &NodeRecord| ended(record, topology, is_member(node));
             self.publish(node, &mut link, Some(&texts), next)?;
+            // What one node has left out, another has counted too many: no node has keys of others any more.
+            link.command(&write_foreign(Foreign::None))?;
         }
         Ok(())
     }

@@ -141,6 +141,12 @@ impl Link {
         self.checked(replies.pop().unwrap_or(Value::Nil))
     }
 
+    /// Sends a command and returns its reply.
+    pub(super) fn command(&mut self, command: &redis::Cmd) -> Result<Value, Fault> {
+        let reply = self.connection.call(command);
+        reply.map_err(|error| self.fault(error))
+    }
+
     /// Sends a request of words and returns its reply.
     pub(super) fn words(&mut self, words: &[&str]) -> Result<Value, Fault> {
         let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();

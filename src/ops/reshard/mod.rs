@@ -7,6 +7,7 @@
 //! * `fence`: when no connection of an older epoch is left.
 //! * `records`: the records that are written; `progress`: how a pair goes on after a mover that was stopped.
 //! * `index`: which keys move where; `sweeps`: which may be deleted; `compare`: whether a copy is one.
+//! * `method`: which new nodes are filled by replication.
 //! * `facts`: what servers can do; `plan`: what would be moved, and why it cannot be; `status`: how far it is.
 //!
 //! And it carries them out over blocking connections:
@@ -16,6 +17,8 @@
 //! * `source`: the keys that leave one node; `source_index`: which these are; `batch_run`: the steps of a batch; `empty_pairs`:
 //!   the same for all pairs without keys; `copy`, `large`: keys.
 //! * `pause`: a pause that was requested at the nodes.
+//! * `split`: the keys of a node that leave it for its replicas, all at once; `replica`: a new node as one;
+//!   `split_recovery`: what is left of splits, after each and behind a mover that was stopped.
 //! * `metrics`: counters for recorders, with the feature `metrics`; without it, `no_metrics`.
 //! * `key_events`: what a node says of new keys; `settings`: its configuration meanwhile; `link`: a connection; `fault`: why a step has failed.
 //!
@@ -36,6 +39,7 @@ mod key_events;
 mod large;
 mod life;
 mod link;
+mod method;
 #[cfg(feature = "metrics")]
 mod metrics;
 #[cfg(not(feature = "metrics"))]
@@ -46,10 +50,13 @@ mod pause;
 mod plan;
 mod progress;
 mod records;
+mod replica;
 mod session;
 mod settings;
 mod source;
 mod source_index;
+mod split;
+mod split_recovery;
 mod status;
 mod survey;
 mod sweeps;
@@ -64,9 +71,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 pub use self::event::{ReshardEvent, ReshardOutcome};
-pub use self::options::ReshardOptions;
+pub use self::options::{ReshardMethod, ReshardOptions};
 pub use self::pause::PauseOutcome;
-pub use self::plan::{PlannedMove, PlannedNode, ReshardPlan, ReshardRefusal, ReshardRefusalKind};
+pub use self::plan::{
+    PlannedMove, PlannedNode, PlannedSplit, ReshardPlan, ReshardRefusal, ReshardRefusalKind,
+};
 pub use self::status::{PairStatus, ReshardStage, ReshardStatus};
 
 use self::fault::{Fault, FaultKind};
@@ -173,24 +182,29 @@ impl Reshard {
         let id = mover_id();
         let mut view = View::read(&self.fleet, &self.to, &id)?;
         // A reshard under way is not sampled again: its new nodes have keys.
-        let stage = match view.stage() {
-            Ok(stage @ (Stage::UnderWay | Stage::Finishing | Stage::Finished)) => stage,
-            Ok(stage @ Stage::NotBegun) => {
-                check(&survey::survey(&mut view, &id, &self.options))?;
-                stage
-            }
-            Err(error) => return Err(error),
-        };
+        let stage = view.stage()?;
+        let mut splits = Vec::new();
+        if stage == Stage::NotBegun {
+            let plan = survey::survey(&mut view, &id, &self.options);
+            check(&plan)?;
+            splits = plan.splits;
+        }
         if stage == Stage::Finished {
             return Ok(ReshardOutcome::Finished);
         }
         if stage == Stage::UnderWay && view.is_paused() {
             return Ok(ReshardOutcome::Paused);
         }
-        let session = self.session(view, id, &mut listener)?;
+        let mut session = self.session(view, id, &mut listener)?;
         session.kill_other_movers()?;
         if stage != Stage::Finishing {
+            let mut split = split_recovery::recover(&mut session)?;
+            let groups = split::attach_all(&session, &splits)?;
             session.announce()?;
+            for group in groups {
+                split.extend(group.switch(&session)?);
+            }
+            split_recovery::sweep_all(&session, &split)?;
             move_sources(&session)?;
         }
         if session.stops() {
@@ -270,9 +284,10 @@ impl Reshard {
             return Err(Error::config("no reshard to this topology is under way"));
         }
         let mut listener = |_: ReshardEvent| {};
-        let session = self.session(view, id, &mut listener)?;
+        let mut session = self.session(view, id, &mut listener)?;
         session.kill_other_movers()?;
         session.check_nothing_moved()?;
+        split_recovery::recover(&mut session)?;
         session.reopen_all()?;
         session.clean_up()?;
         session.put_back()?;

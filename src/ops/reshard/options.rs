@@ -9,6 +9,22 @@ use std::time::Duration;
 #[cfg(feature = "testing")]
 type StepObserver = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
+/// How keys get to nodes that are new.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReshardMethod {
+    /// A node that takes keys from one node alone becomes a replica of that one first, and drops what is not its own later:
+    /// its units are closed once, for the last bytes. All others are copied key by key.
+    ///
+    /// Until both nodes have dropped what is not their own, `DBSIZE`, `KEYS` and `SCAN` count such keys twice. The setting
+    /// `masterauth` of a new node stays if the mover is killed. Not used with a limit of
+    /// [bytes in a second](ReshardOptions::with_bytes_per_second), nor where the servers cannot do it: the plan says why.
+    #[default]
+    Auto,
+    /// All keys are copied one by one, in small batches.
+    Copy,
+}
+
 /// Settings of a [`Reshard`](super::Reshard).
 #[derive(Clone)]
 pub struct ReshardOptions {
@@ -22,6 +38,7 @@ pub struct ReshardOptions {
     pub(super) foreground_share: f64,
     pub(super) administrators: Vec<String>,
     pub(super) sample: usize,
+    pub(super) method: ReshardMethod,
     #[cfg(feature = "testing")]
     observer: Option<StepObserver>,
 }
@@ -39,6 +56,7 @@ impl Default for ReshardOptions {
             foreground_share: 0.6,
             administrators: Vec::new(),
             sample: 10_000,
+            method: ReshardMethod::Auto,
             #[cfg(feature = "testing")]
             observer: None,
         }
@@ -132,6 +150,13 @@ impl ReshardOptions {
         self
     }
 
+    /// Sets how keys get to new nodes. Defaults to [`Auto`](ReshardMethod::Auto).
+    #[must_use]
+    pub fn with_method(mut self, method: ReshardMethod) -> Self {
+        self.method = method;
+        self
+    }
+
     /// Calls `observer` before each step with its name. If it returns false, the mover stops as if it were killed: it
     /// puts nothing back.
     #[cfg(feature = "testing")]
@@ -170,6 +195,7 @@ impl fmt::Debug for ReshardOptions {
             .field("foreground_share", &self.foreground_share)
             .field("administrators", &self.administrators)
             .field("sample", &self.sample)
+            .field("method", &self.method)
             .finish_non_exhaustive()
     }
 }

@@ -33,6 +33,8 @@ pub struct ReshardPlan {
     pub pairs: usize,
     /// The pairs between which keys move, by their sample.
     pub moves: Vec<PlannedMove>,
+    /// The pairs whose target becomes a replica of the source first.
+    pub splits: Vec<PlannedSplit>,
     /// The biggest keys of the sample, and how many bytes each has. They move with all others, those above a limit element
     /// by element.
     pub biggest: Vec<(String, Vec<u8>, u64)>,
@@ -60,6 +62,18 @@ pub struct PlannedMove {
     pub keys_error: u64,
     /// Number of bytes in memory.
     pub bytes: u64,
+}
+
+/// A new node that becomes a replica of the one node that it takes keys from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PlannedSplit {
+    /// The node that has the keys.
+    pub source: String,
+    /// The new node.
+    pub target: String,
+    /// Number of keys that move.
+    pub keys: u64,
 }
 
 /// A node, and what its memory has to hold.
@@ -282,7 +296,13 @@ impl fmt::Display for ReshardPlan {
             if *keys_error > 0 {
                 write!(f, " (± {keys_error})")?;
             }
-            writeln!(f, ", {}", Bytes(*bytes))?;
+            let is_split =
+                |split: &&PlannedSplit| split.source == *source && split.target == *target;
+            let how = match self.splits.iter().find(is_split) {
+                Some(_) => ", by replication",
+                None => "",
+            };
+            writeln!(f, ", {}{how}", Bytes(*bytes))?;
         }
         for node in self
             .nodes

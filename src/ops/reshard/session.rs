@@ -22,7 +22,7 @@ use super::pause;
 use super::records::Fingerprints;
 use crate::endpoint::Endpoint;
 use crate::topology::Topology;
-use crate::topology::record::requests::{RecordTexts, RecordWrite};
+use crate::topology::record::requests::{RecordTexts, RecordWrite, replace_copy};
 use crate::topology::record::{NodeRecord, RecordEpoch};
 
 /// How often laggards are looked at.
@@ -137,6 +137,18 @@ impl<'s> Session<'s> {
                  the reshard again",
             ));
         };
+        if found.seal != reading.run_id && known.seal == reading.run_id {
+            // It is a replica, or was one just now, and has taken in what its primary had: the record is a copy.
+            let reply = link.command(&replace_copy(&known))?;
+            drop(known);
+            return match RecordWrite::of(&node.name, &reply)? {
+                RecordWrite::Done => Ok(link),
+                RecordWrite::Other(found) => {
+                    let mover = found.and_then(|found| found.mover);
+                    Err(Fault::superseded(&node.name, mover.as_deref()))
+                }
+            };
+        }
         if found.mover.as_deref() != Some(&*self.name.id) || found.epoch.term != known.epoch.term {
             return Err(Fault::superseded(&node.name, found.mover.as_deref()));
         }

@@ -351,7 +351,7 @@ pub(super) fn publish_moved(
 }
 
 /// Has a server write its data to disk, and waits for that.
-fn save(link: &mut Link) -> Result<(), Fault> {
+pub(super) fn save(link: &mut Link) -> Result<(), Fault> {
     let start = Instant::now();
     let failed = |text: &str, node: &str| {
         Fault::from(Error::config(format!("node {node:?}: {text}")).at_node(node))

@@ -7,12 +7,15 @@ use super::copy::{Key, sizes};
 use super::fault::Fault;
 use super::fence::{Exempt, ServerClient};
 use super::link::Link;
-use super::options::ReshardOptions;
+use super::method::{Side, candidates, obstacle};
+use super::options::{ReshardMethod, ReshardOptions};
 use super::plan::{PlannedNode, ReshardPlan, ReshardRefusal, ReshardRefusalKind, Sample};
 use super::records::{Stage, stage};
+use super::replica;
 use super::source::scan_step;
 use super::view::{NodeReply, View, ViewNode};
 use crate::error::KeyText;
+use crate::topology::record::RECORD_DB;
 
 /// Number of clients that a refusal names.
 const CLIENTS_NAMED: usize = 8;
@@ -41,6 +44,7 @@ pub(super) fn survey(view: &mut View, mover: &str, options: &ReshardOptions) -> 
     };
     let names: Vec<String> = view.nodes.iter().map(|node| node.name.clone()).collect();
     let mut nodes = std::mem::take(&mut view.nodes);
+    let left = left_by_splits(&mut nodes);
     for (position, node) in nodes.iter_mut().enumerate() {
         let sampled = match &mut node.reply {
             Ok(reply) => sample_keys(view, reply, position, options),
@@ -59,12 +63,25 @@ pub(super) fn survey(view: &mut View, mover: &str, options: &ReshardOptions) -> 
                 continue;
             }
         };
-        check_node(&mut plan, node, &sample, stage, &exempt);
+        let is_left = left.contains(&node.name);
+        check_node(
+            &mut plan,
+            node,
+            &sample,
+            stage.filter(|_| !is_left),
+            &exempt,
+        );
+        if is_left {
+            plan.refusals.retain(|refusal| {
+                refusal.node != node.name || refusal.kind != ReshardRefusalKind::Replica
+            });
+        }
         plan.add(&node.name, &sample, |target| {
             names.get(target).cloned().unwrap_or_default()
         });
     }
     remark_durability(&mut plan, &nodes);
+    choose_splits(&mut plan, &mut nodes, view.db, options);
     view.nodes = nodes;
     plan.complete(options.bytes_per_second, options.sources_at_once);
     plan
@@ -265,6 +282,98 @@ fn remark_durability(plan: &mut ReshardPlan, nodes: &[ViewNode]) {
             plan.remarks.push(text);
         }
     }
+}
+
+/// The new nodes that a mover that was stopped has left as replicas, or with what they had taken in as such. They are
+/// emptied before anything else is done.
+fn left_by_splits(nodes: &mut [ViewNode]) -> Vec<String> {
+    let old: Vec<String> = nodes
+        .iter()
+        .filter(|node| node.is_old)
+        .map(|node| node.name.clone())
+        .collect();
+    let mut is_splitting = false;
+    let mut left = Vec::new();
+    for node in nodes {
+        let Ok(reply) = &mut node.reply else {
+            continue;
+        };
+        let Ok(mark) = replica::split_mark(&mut reply.link) else {
+            continue;
+        };
+        let is_marked = mark.is_some_and(|mark| old.contains(&mark));
+        match node.is_old {
+            // Old nodes come first.
+            true => is_splitting |= is_marked,
+            false if is_marked || (is_splitting && reply.facts.is_replica) => {
+                left.push(node.name.clone());
+            }
+            false => {}
+        }
+    }
+    left
+}
+
+/// Chooses the new nodes that become replicas first, and says why others do not.
+fn choose_splits(
+    plan: &mut ReshardPlan,
+    nodes: &mut [ViewNode],
+    db: i64,
+    options: &ReshardOptions,
+) {
+    if options.method == ReshardMethod::Copy {
+        return;
+    }
+    let is_added = |name: &str| {
+        let node = nodes.iter().find(|node| node.name == name);
+        node.is_some_and(|node| node.is_new && !node.is_old)
+    };
+    let keys_of = |name: &str| {
+        let node = plan.nodes.iter().find(|node| node.name == name);
+        node.map_or(0, |node| node.keys)
+    };
+    let candidates = candidates(&plan.moves, is_added, keys_of);
+    if options.bytes_per_second.is_some() && !candidates.is_empty() {
+        let text = "no node becomes a replica first: the limit of bytes in a second holds for copies alone";
+        plan.remarks.push(text.to_owned());
+        return;
+    }
+    for split in candidates {
+        let side = |name: &str| {
+            let node = nodes.iter().find(|node| node.name == name)?;
+            let facts = &node.reply.as_ref().ok()?.facts;
+            Some(Side {
+                facts,
+                addr: node.endpoint.info.addr(),
+            })
+        };
+        let (Some(source), Some(target)) = (side(&split.source), side(&split.target)) else {
+            continue;
+        };
+        let why = obstacle(source, target, [db, RECORD_DB]);
+        let uses_tls = matches!(source.addr, redis::ConnectionAddr::TcpTls { .. });
+        let why = why.or_else(|| {
+            let target = nodes.iter_mut().find(|node| node.name == split.target)?;
+            let link = &mut target.reply.as_mut().ok()?.link;
+            (uses_tls && !replicates_with_tls(link))
+                .then(|| "the target has tls-replication off, and the source needs TLS".into())
+        });
+        match why {
+            None => plan.splits.push(split),
+            Some(why) => plan.remarks.push(format!(
+                "node {:?} does not become a replica of node {:?} first, its keys are copied one by one: {why}",
+                split.target, split.source
+            )),
+        }
+    }
+}
+
+/// True if the server uses TLS towards its primary.
+fn replicates_with_tls(link: &mut Link) -> bool {
+    let reply = link.words(&["CONFIG", "GET", "tls-replication"]);
+    let items = reply.ok().and_then(super::link::items_of);
+    let value = items.and_then(|items| super::link::text_of(items.get(1)?));
+    value.as_deref() == Some("yes")
 }
 
 fn refuse(plan: &mut ReshardPlan, kind: ReshardRefusalKind, node: &str, text: impl Into<String>) {

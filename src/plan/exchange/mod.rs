@@ -249,6 +249,11 @@ impl<R: ReplyBuffer> Exchange<R> {
         self.placing.is_by_keys
     }
 
+    /// True if keys were being moved by the topology by which the requests are placed.
+    pub(in crate::plan) fn is_while_moving(&self) -> bool {
+        self.placing.is_while_moving
+    }
+
     /// Sets the latest end: the later exchanges of an operation share the deadline of its first.
     pub(crate) fn until(mut self, end: Option<Instant>) -> Self {
         self.end = end;

@@ -141,6 +141,11 @@ impl<R: ReplyBuffer> NodeExchange<R> {
         self.request.keep_record();
     }
 
+    /// Has DBSIZE sent in a form that counts the node's own keys.
+    pub(crate) fn count_own_keys(&mut self) {
+        self.request.count_own_keys();
+    }
+
     pub(super) fn new(request: NodeRequest) -> Self {
         Self {
             rest: request.for_sending().map(|rest| Box::new((0, rest))),

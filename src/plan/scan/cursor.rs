@@ -264,7 +264,15 @@ impl CursorStep {
             )
             .at_node(name)
         })?;
-        // The list of keys is passed on as it is.
+        // The list of keys is passed on as it is, but for those that other nodes own while keys are moved.
+        if let (Some(moving), Some(Value::Array(keys))) =
+            (router.topology().moving(), items.get_mut(1))
+        {
+            keys.retain(|key| match key {
+                Value::BulkString(key) => moving.shows(self.node, key),
+                _ => true,
+            });
+        }
         items[0] = Value::BulkString(next.to_string().into_bytes());
         Ok(Value::Array(items))
     }

@@ -50,7 +50,7 @@ use crate::partition::line::{Line, Quoted, SyntaxError, lines};
 pub(crate) use self::check::{Followed, RecordDecision, RecordProblem, judge};
 pub(crate) use self::name::{ConnectionRole, NameSuffix};
 pub(crate) use self::reply::RecordReply;
-pub(crate) use self::script::{FLUSHALL_SCRIPT, READ_SCRIPT};
+pub(crate) use self::script::{DBSIZE_SCRIPT, FLUSHALL_SCRIPT, READ_SCRIPT};
 pub(crate) use self::view::{FollowedFleet, Learned, RecordView, Repair};
 
 /// The logical database of every node that holds the record, so that commands about the data do not meet it.

@@ -7,6 +7,7 @@ use redis::{Cmd, Value, cmd};
 
 use super::{NodeRecord, READ_SCRIPT, RecordEpoch, RecordReply};
 use crate::error::{Error, ErrorKind};
+use crate::partition::line::Quoted;
 
 /// Returns what [`READ_SCRIPT`] returns, and the texts beside the record. A key that is not there is false in a script, which
 /// is null in the reply and does not end the array.
@@ -22,17 +23,63 @@ redis.call('GET', 'redis-sharding:topology'), redis.call('GET', 'redis-sharding:
 /// DEL before SET: a server whose memory is full refuses the SET of a script that has not written anything yet, and
 /// DEL needs no memory, also if there is nothing to remove. A record that cannot be read has no epoch that anybody
 /// expects, so it is never overwritten.
+///
+/// While the node is [split](write_split), the record is not sent to its replicas: one of them is becoming a node with a
+/// record of its own. A server of version 6 does not know what it may leave out before it is asked to send effects.
 const WRITE: &str = "\
 redis.call('SELECT', 15)
 local now = redis.call('GET', 'redis-sharding:record')
 local epoch = ''
 if now then epoch = string.match(now, '\\nepoch (%d+%.%d+)\\n') or '?' end
 if epoch ~= ARGV[1] then return now or '' end
+if redis.call('EXISTS', 'redis-sharding:split') == 1 then
+if redis.replicate_commands then redis.replicate_commands() end
+redis.set_repl(redis.REPL_AOF)
+end
 redis.call('DEL', 'redis-sharding:record')
 redis.call('SET', 'redis-sharding:record', ARGV[2])
 if ARGV[3] then redis.call('SET', 'redis-sharding:topology', ARGV[3]) end
 if ARGV[4] == '' then redis.call('DEL', 'redis-sharding:target')
 elseif ARGV[4] then redis.call('SET', 'redis-sharding:target', ARGV[4]) end
+return redis.status_reply('OK')";
+
+/// Returns the name beside the record of the node that is being split.
+const READ_SPLIT: &str = "\
+redis.call('SELECT', 15)
+return redis.call('GET', 'redis-sharding:split')";
+
+/// Puts the name of the node that is being split beside its record, or removes it.
+const WRITE_SPLIT: &str = "\
+redis.call('SELECT', 15)
+if ARGV[1] == '' then redis.call('DEL', 'redis-sharding:split')
+else redis.call('SET', 'redis-sharding:split', ARGV[1]) end
+return redis.status_reply('OK')";
+
+/// Counts the keys that the node has for others, beside its record: what DBSIZE of programs leaves out.
+const WRITE_FOREIGN: &str = "\
+local size = redis.call('DBSIZE')
+redis.call('SELECT', 15)
+if ARGV[1] == '' then redis.call('DEL', 'redis-sharding:foreign')
+elseif ARGV[1] == 'all' then redis.call('SET', 'redis-sharding:foreign', 'all')
+else redis.call('SET', 'redis-sharding:foreign', size) end
+return redis.status_reply('OK')";
+
+/// Deletes keys that the node has for others.
+const DELETE_FOREIGN: &str = "\
+local gone = redis.call('UNLINK', unpack(KEYS))
+redis.call('SELECT', 15)
+redis.call('DECRBY', 'redis-sharding:foreign', gone)
+return gone";
+
+/// Replaces the record by the first argument, whatever its epoch, if there is none, or it has the second argument in it, or it
+/// was not written to this server: the third argument is the line that it has then. What else was copied with the record of
+/// another node is removed.
+const REPLACE_COPY: &str = "\
+redis.call('SELECT', 15)
+local now = redis.call('GET', 'redis-sharding:record')
+if now and not string.find(now, ARGV[2], 1, true) and string.find(now, ARGV[3], 1, true) then return now end
+redis.call('DEL', 'redis-sharding:record', 'redis-sharding:former-events', 'redis-sharding:former-compression')
+redis.call('SET', 'redis-sharding:record', ARGV[1])
 return redis.status_reply('OK')";
 
 /// What a node has replied to a [question for its record](read).
@@ -93,6 +140,60 @@ pub(crate) fn write(
             .arg(topology)
             .arg(target.as_deref().unwrap_or_default());
     }
+    request
+}
+
+/// Asks for the name of the node that is being split, which is beside its record, and so beside the copies of that.
+pub(crate) fn read_split() -> Cmd {
+    eval(READ_SPLIT)
+}
+
+/// Writes the name of the node that is being split beside its record; `None` removes it.
+pub(crate) fn write_split(source: Option<&str>) -> Cmd {
+    let mut request = eval(WRITE_SPLIT);
+    request.arg(source.unwrap_or_default());
+    request
+}
+
+/// How many keys of a node programs are not to count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Foreign {
+    /// Whatever it has and gets: it is a replica.
+    All,
+    /// As many as it has now.
+    AsNow,
+    /// None.
+    None,
+}
+
+/// Says how many keys of the node programs are not to count.
+pub(crate) fn write_foreign(foreign: Foreign) -> Cmd {
+    let mut request = eval(WRITE_FOREIGN);
+    request.arg(match foreign {
+        Foreign::All => "all",
+        Foreign::AsNow => "now",
+        Foreign::None => "",
+    });
+    request
+}
+
+/// Deletes keys that programs are not to count.
+pub(crate) fn delete_foreign<'k>(keys: impl ExactSizeIterator<Item = &'k [u8]>) -> Cmd {
+    let mut request = cmd("EVAL");
+    request.arg(DELETE_FOREIGN).arg(keys.len());
+    for key in keys {
+        request.arg(key);
+    }
+    request
+}
+
+/// Writes the record of a node that has that of another one from a copy, or that of the same mover.
+pub(crate) fn replace_copy(record: &NodeRecord) -> Cmd {
+    let mover = record.mover.as_deref().unwrap_or_default();
+    let line = format!("\nmover {}\n", Quoted(mover.as_bytes()));
+    let mut request = eval(REPLACE_COPY);
+    let seal = format!("\nseal {}\n", Quoted(record.seal.as_bytes()));
+    request.arg(record.to_string()).arg(line).arg(seal);
     request
 }
 

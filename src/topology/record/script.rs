@@ -12,8 +12,22 @@ return {record, run_id or ''}";
 
 /// FLUSHALL, with its arguments, that keeps the record and what is beside it: the topologies, the request that a reshard
 /// pauses, and the configuration that the node has had before the reshard.
+///
+/// While the node is split, its replica has a record of its own, which must stay: then all other databases are emptied, one
+/// by one.
 pub(crate) const FLUSHALL_SCRIPT: &str = "\
 redis.call('SELECT', 15)
+if redis.call('EXISTS', 'redis-sharding:split') == 1 then
+  for db in string.gmatch(redis.call('INFO', 'keyspace'), 'db(%d+):') do
+    if db ~= '15' then
+      redis.call('SELECT', db)
+      redis.call('FLUSHDB', unpack(ARGV))
+    end
+  end
+  redis.call('SELECT', 15)
+  if redis.call('GET', 'redis-sharding:foreign') ~= 'all' then redis.call('DEL', 'redis-sharding:foreign') end
+  return redis.status_reply('OK')
+end
 local keys = {'redis-sharding:record', 'redis-sharding:topology', 'redis-sharding:target', 'redis-sharding:reshard-pause',
   'redis-sharding:former-events', 'redis-sharding:former-compression'}
 local kept = redis.call('MGET', unpack(keys))
@@ -22,6 +36,18 @@ for number, key in ipairs(keys) do
   if kept[number] then redis.call('SET', key, kept[number]) end
 end
 return reply";
+
+/// DBSIZE without the keys that a node has for others, while it is [split](super::requests::write_split) or has been just now.
+///
+/// How many these are is beside the record: all of them while the node is a replica. Those of several nodes add up to the
+/// right number; that of one alone may be off, even below zero.
+pub(crate) const DBSIZE_SCRIPT: &str = "\
+local size = redis.call('DBSIZE')
+redis.call('SELECT', 15)
+local foreign = redis.call('GET', 'redis-sharding:foreign')
+if not foreign then return size end
+if foreign == 'all' then return 0 end
+return size - tonumber(foreign)";
 
 #[cfg(test)]
 mod tests {
@@ -34,6 +60,7 @@ mod tests {
         for script in [READ_SCRIPT, FLUSHALL_SCRIPT] {
             assert!(script.contains(&select) && script.contains(&format!("'{RECORD_KEY}'")));
         }
+        assert!(DBSIZE_SCRIPT.contains(&select));
         for key in [TOPOLOGY_KEY, TARGET_KEY] {
             assert!(FLUSHALL_SCRIPT.contains(&format!("'{key}'")));
         }

@@ -8,6 +8,10 @@
 //! * A reshard from the topology in force is followed as soon as one node names it.
 //! * Another topology is followed if a reshard has led to it, or if most nodes name it; a client whose own topology no node
 //!   has ever named follows none.
+//! * Nodes are heard of in any order, and late. A reshard that has ended at one node has ended, however many nodes have not
+//!   told of that yet. A record of a term before that of the reshard under way is one of before: it
+//!   does not say that the reshard has ended. What has moved is remembered for as long as the reshard is under way: the last
+//!   record of a node that leaves does not name its keys any more.
 //! * A record is repaired only if no reshard is under way, nobody has claimed a term, and most of the other nodes, asked
 //!   again, name the topology in force: a change that the node may have missed is known to most nodes, so one of these would
 //!   say so.
@@ -23,8 +27,10 @@ use crate::topology::{ReshardView, Topology};
 pub(crate) struct RecordView {
     /// The topology in force, or the one that a reshard leads from.
     base: Topology,
-    /// The topology that the reshard leads to.
-    target: Option<Topology>,
+    /// Records of this topology have at least this term since it is in force; others are left from before.
+    base_term: u32,
+    /// The reshard that is under way.
+    reshard: Option<FollowedReshard>,
     /// True once a node has named the client's own topology.
     is_agreed: bool,
     /// By name.
@@ -38,6 +44,16 @@ pub(crate) struct RecordView {
     /// Number of times that a node has lost its record, or named another topology. What the others have said before does not
     /// count for what follows: they may have been cut off from here since, and go by another topology.
     doubts: u64,
+}
+
+/// A reshard from the topology in force.
+struct FollowedReshard {
+    /// The topology that it leads to.
+    target: Topology,
+    /// The lowest term of the records that name it. Every record of its end has at least this term.
+    term: u32,
+    /// What the nodes have said of it so far.
+    progress: ReshardView,
 }
 
 /// What is known of one node.
@@ -85,7 +101,8 @@ impl RecordView {
         let topologies = HashMap::from([(own.fingerprint(), (own.clone(), 0))]);
         Self {
             base: own,
-            target: None,
+            base_term: 0,
+            reshard: None,
             is_agreed: false,
             nodes: BTreeMap::new(),
             topologies,
@@ -232,7 +249,10 @@ impl RecordView {
         }
         let own = self.base.fingerprint();
         let target = record.reshard.as_ref().map(|reshard| reshard.to);
-        let moves_to = self.target.as_ref().map(Topology::fingerprint);
+        let moves_to = self
+            .reshard
+            .as_ref()
+            .map(|known| known.target.fingerprint());
         let leads_elsewhere = record.topology != own && target != Some(own);
         if is_new && self.is_agreed && leads_elsewhere && moves_to != Some(record.topology) {
             self.doubts += 1;
@@ -291,33 +311,45 @@ impl RecordView {
             return Ok(None);
         }
         self.settle();
-        let own = self.base.fingerprint();
-        let target = self.target_named();
-        let topology = match target {
+        let topology = match self.target_named() {
             None => {
-                self.target = None;
+                self.reshard = None;
                 self.base.clone()
             }
-            Some(to) => {
+            Some((to, term)) => {
                 let Some((target, _)) = self.topologies.get(&to) else {
                     return Ok(None);
                 };
-                self.target = Some(target.clone());
-                let mut view = ReshardView::default();
-                for (name, node) in &self.nodes {
-                    let record = node.record.iter().find(|record| record.topology == own);
-                    record.into_iter().for_each(|record| view.add(name, record));
+                let known = self.reshard.take();
+                let known = known.filter(|known| known.target.fingerprint() == to);
+                let mut progress = ReshardView::default();
+                let mut lowest = term;
+                if let Some(known) = known {
+                    progress = known.progress;
+                    lowest = known.term.min(term);
                 }
-                Topology::while_moving(&self.base, target, &view)?
+                for (name, node) in &self.nodes {
+                    let record = node.record.iter().find(|record| self.is_in_force(record));
+                    record
+                        .into_iter()
+                        .for_each(|record| progress.add(name, record));
+                }
+                let topology = Topology::while_moving(&self.base, target, &progress);
+                self.reshard = Some(FollowedReshard {
+                    target: target.clone(),
+                    term: lowest,
+                    progress,
+                });
+                topology?
             }
         };
+        let own = self.base.fingerprint();
         let names = topology.nodes().iter().map(|node| node.name());
         let epoch = |name: &str| {
             let record = self.nodes.get(name)?.record.as_ref()?;
             // The last: a reshard that has ended at other nodes.
             let leads_to = record.reshard.as_ref().map(|reshard| reshard.to);
-            let is_ours = record.topology == own || Some(record.topology) == target;
-            let is_ours = is_ours || leads_to == Some(own);
+            let is_ours = self.is_in_force(record) || leads_to == Some(own);
             is_ours.then(|| (name.to_owned(), record.epoch))
         };
         let epochs: BTreeMap<String, RecordEpoch> = names.filter_map(epoch).collect();
@@ -335,38 +367,63 @@ impl RecordView {
             let records = self.nodes.values().filter_map(|node| node.record.as_ref());
             records.filter(move |record| record.topology == fingerprint)
         };
-        // A reshard that was followed has ended.
-        let moved = self.target.as_ref().map(Topology::fingerprint);
-        let moved = moved.filter(|target| of(*target).any(|record| !record.is_retired));
+        // A reshard that was followed has ended. Also if a node says so that has left.
+        let moved = self.reshard.as_ref().and_then(|reshard| {
+            let to = reshard.target.fingerprint();
+            let terms = of(to).map(|record| record.epoch.term);
+            let term = terms.filter(|term| *term >= reshard.term).min()?;
+            Some((to, term))
+        });
         // Or most nodes say so, in a newer term than those that do not.
         let term = |fingerprint| of(fingerprint).map(|record| record.epoch.term).max();
+        let in_force_since = self.base_term.max(term(own).unwrap_or_default());
+        // Not those that have not told yet that a reshard has ended here.
+        let has_led_here =
+            |record: &NodeRecord| self.has_led_here(record) && record.epoch.term <= in_force_since;
         let count = |fingerprint: u64| {
             let nodes = self.base.nodes().iter();
             let named = nodes.filter(|node| {
                 let known = self.nodes.get(node.name());
                 let record = known.and_then(|node| node.record.as_ref());
-                record.is_some_and(|record| record.topology == fingerprint)
+                record.is_some_and(|record| record.topology == fingerprint && !has_led_here(record))
             });
             named.count()
         };
         let all = self.base.nodes().len();
         let mut others = self.topologies.keys().copied();
         let next = moved.or_else(|| {
-            others
-                .find(|other| *other != own && 2 * count(*other) > all && term(*other) >= term(own))
+            let next = others.find(|other| {
+                *other != own && 2 * count(*other) > all && term(*other) >= term(own)
+            })?;
+            let terms = of(next).map(|record| record.epoch.term);
+            Some((next, terms.min()?))
         });
-        if let Some((topology, _)) = next.and_then(|next| self.topologies.get(&next)) {
+        if let Some((next, term)) = next
+            && let Some((topology, _)) = self.topologies.get(&next)
+        {
             self.base = topology.clone().after(&self.base);
-            self.target = None;
+            self.base_term = term;
+            self.reshard = None;
         }
     }
 
-    /// The topology that a reshard leads to from the one in force.
-    fn target_named(&self) -> Option<u64> {
-        let own = self.base.fingerprint();
+    /// True for a record that names the topology in force, and is not left from an earlier time at which that was in force.
+    fn is_in_force(&self, record: &NodeRecord) -> bool {
+        record.topology == self.base.fingerprint() && record.epoch.term >= self.base_term
+    }
+
+    /// The topology that a reshard leads to from the one in force, and the lowest term of the records that say so.
+    fn target_named(&self) -> Option<(u64, u32)> {
         let records = self.nodes.values().filter_map(|node| node.record.as_ref());
-        let mut records = records.filter(|record| record.topology == own);
-        records.find_map(|record| Some(record.reshard.as_ref()?.to))
+        let records = records.filter(|record| self.is_in_force(record));
+        let named = records.filter_map(|record| {
+            let reshard = record.reshard.as_ref()?;
+            Some((reshard.to, record.epoch.term))
+        });
+        let named: Vec<(u64, u32)> = named.collect();
+        let (to, _) = named.first()?;
+        let terms = named.iter().filter(|(other, _)| other == to);
+        Some((*to, terms.map(|(_, term)| *term).min()?))
     }
 
     /// The records that are to be written again, as far as that may be done.
@@ -378,7 +435,7 @@ impl RecordView {
         };
         let is_changing =
             records().any(|(_, record, _)| record.reshard.is_some() || record.mover.is_some());
-        if is_changing || !self.is_agreed || self.target.is_some() {
+        if is_changing || !self.is_agreed || self.reshard.is_some() {
             return Vec::new();
         }
         let term = records()
@@ -717,5 +774,128 @@ mod tests {
         };
         view.learn("c", &reading(claimed), doubts).unwrap();
         assert!(view.repairs().is_empty());
+    }
+
+    /// The record of a node while a reshard from `from` to `to` leads keys of one node to another.
+    fn moving(
+        epoch: (u32, u32),
+        (from, to): (&Topology, &Topology),
+        (source, target): (&str, &str),
+        moved: u32,
+    ) -> NodeRecord {
+        let progress = Progress {
+            moved,
+            closed: moved,
+        };
+        NodeRecord {
+            mover: Some("m".into()),
+            reshard: Some(ReshardRecord {
+                to: to.fingerprint(),
+                pairs: vec![PairRecord {
+                    source: source.into(),
+                    target: target.into(),
+                    progress,
+                }],
+            }),
+            ..record(epoch, from)
+        }
+    }
+
+    /// The names of the nodes that keys are sent to.
+    fn owners(topology: &Topology) -> std::collections::BTreeSet<String> {
+        let keys = (0..200).map(|number| format!("key:{number}"));
+        let owner = |key: String| topology.locate(key.as_bytes()).unwrap();
+        keys.map(|key| topology.node(owner(key)).name().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn node_that_has_left_is_sent_nothing_though_the_others_are_not_heard_of() {
+        let (from, to) = (topology(&["a", "b"]), topology(&["a"]));
+        let mut view = RecordView::new(from.clone());
+        let both = (&from, &to);
+        // The target's record is not read again behind this one.
+        let announced = reading(moving((2, 1), both, ("b", "a"), 0));
+        view.learn("a", &with_texts(announced, &from, Some(&to)), 0)
+            .unwrap();
+        let moved = moving((2, 5), both, ("b", "a"), crate::topology::record::UNITS);
+        view.learn("b", &reading(moved), 0).unwrap();
+        let next = view.next().unwrap().unwrap();
+        assert_eq!(Vec::from_iter(owners(&next.topology)), ["a"]);
+        let left = NodeRecord {
+            is_retired: true,
+            ..record((2, 6), &to)
+        };
+        view.learn("b", &reading(left), 0).unwrap();
+        let next = view.next().unwrap().unwrap();
+        assert_eq!(Vec::from_iter(owners(&next.topology)), ["a"]);
+        assert!(!next.epochs.contains_key("b"));
+    }
+
+    #[test]
+    fn reshard_that_has_ended_at_one_node_has_ended_however_many_name_it_still() {
+        let (from, to) = (topology(&["a", "b"]), topology(&["a", "b", "c", "d"]));
+        let mut view = RecordView::new(from.clone());
+        let moved = |number, source, target| {
+            let units = crate::topology::record::UNITS;
+            reading(moving((2, number), (&from, &to), (source, target), units))
+        };
+        for (name, source, target) in [
+            ("a", "a", "c"),
+            ("b", "b", "d"),
+            ("c", "a", "c"),
+            ("d", "b", "d"),
+        ] {
+            let reading = with_texts(moved(1, source, target), &from, Some(&to));
+            view.learn(name, &reading, 0).unwrap();
+        }
+        view.next().unwrap().unwrap();
+        view.learn("a", &reading(record((2, 9), &to)), 0).unwrap();
+        let next = view.next().unwrap().unwrap();
+        assert_eq!(next.topology.fingerprint(), to.fingerprint());
+        // Each is heard of once more before it says so itself.
+        for (number, name) in [(2, "d"), (3, "b"), (4, "c"), (5, "d")] {
+            let reading = moved(number, "b", "d");
+            view.learn(name, &reading, 0).unwrap();
+            let next = view.next().unwrap().unwrap();
+            assert_eq!(next.topology.fingerprint(), to.fingerprint(), "{name}");
+            assert!(next.topology.moving().is_none());
+        }
+    }
+
+    #[test]
+    fn record_of_before_a_reshard_does_not_say_that_it_has_ended() {
+        let (four, eight) = (topology(&["a", "b"]), topology(&["a", "b", "c"]));
+        let mut view = RecordView::new(four.clone());
+        let there = |number, moved| moving((2, number), (&four, &eight), ("a", "c"), moved);
+        let texts = with_texts(reading(there(1, 0)), &four, Some(&eight));
+        view.learn("a", &texts, 0).unwrap();
+        // The last that is heard of this node for a while.
+        view.learn("b", &reading(there(1, 0)), 0).unwrap();
+        view.next().unwrap().unwrap();
+        for name in ["a", "c"] {
+            let ended = record((2, 3), &eight);
+            view.learn(name, &reading(ended), 0).unwrap();
+        }
+        let next = view.next().unwrap().unwrap();
+        assert_eq!(next.topology.fingerprint(), eight.fingerprint());
+        // The way back begins: the keys are still at the third node.
+        let back = |number, moved| moving((3, number), (&eight, &four), ("c", "a"), moved);
+        for number in 1..4 {
+            view.learn("a", &reading(back(number, 0)), 0).unwrap();
+            let next = view.next().unwrap().unwrap();
+            assert_eq!(next.topology.fingerprint(), eight.fingerprint());
+            assert!(owners(&next.topology).contains("c"), "{number}");
+        }
+        // It has ended, and the same begins once more: what "b" has said of the first time does not count.
+        view.learn("a", &reading(record((3, 9), &four)), 0).unwrap();
+        let next = view.next().unwrap().unwrap();
+        assert_eq!(next.topology.fingerprint(), four.fingerprint());
+        assert!(next.topology.moving().is_none());
+        let again = moving((4, 1), (&four, &eight), ("a", "c"), 0);
+        view.learn("a", &reading(again), 0).unwrap();
+        let next = view.next().unwrap().unwrap();
+        assert!(!owners(&next.topology).contains("c"));
+        assert!(!next.epochs.contains_key("b"));
     }
 }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 use redis_sharding::ops::reshard::{
-    PauseOutcome, Reshard as Mover, ReshardEvent, ReshardOptions, ReshardOutcome, ReshardPlan,
-    ReshardStage, ReshardStatus,
+    PauseOutcome, Reshard as Mover, ReshardEvent, ReshardMethod, ReshardOptions, ReshardOutcome,
+    ReshardPlan, ReshardStage, ReshardStatus,
 };
 use serde_json::{Value, json};
 
@@ -69,6 +69,9 @@ struct MoverArgs {
     /// A name, user, address or host of connections that do not follow the record and never write; may be repeated
     #[arg(long = "exempt", value_name = "WHO")]
     exempt: Vec<String>,
+    /// Copies all keys one by one, also where a new node could become a replica of the node that has its keys first
+    #[arg(long)]
+    copy: bool,
     // Last: its heading in the help would be that of what follows. Without nodes, those of --to are asked.
     #[command(flatten)]
     nodes: NodeArgs,
@@ -80,6 +83,10 @@ impl MoverArgs {
             .map_err(Failure::Usage)?
             .topology;
         let builder = self.nodes.builder_or(&to)?;
+        let options = match self.copy {
+            true => options.with_method(ReshardMethod::Copy),
+            false => options,
+        };
         let exempt = self.exempt.iter();
         let options = exempt.fold(options, |options, who| options.with_administrator(who));
         Ok(Mover::new(builder, to, options)?)
@@ -298,6 +305,28 @@ impl Progress {
                     self.longest.as_millis()
                 ));
             }
+            ReshardEvent::Split {
+                source,
+                targets,
+                keys,
+                closed,
+            } => {
+                self.keys += keys;
+                self.longest = self.longest.max(*closed);
+                self.bar.set_position(self.keys);
+                self.bar.println(format!(
+                    "{source} -> {}: {keys} keys by replication, closed for {} ms",
+                    targets.join(", "),
+                    closed.as_millis()
+                ));
+            }
+            ReshardEvent::SplitGivenUp {
+                source,
+                target,
+                cause,
+            } => self.bar.println(format!(
+                "{source} -> {target}: the keys are copied one by one: {cause}"
+            )),
             ReshardEvent::Repeated {
                 source,
                 target,
@@ -352,8 +381,11 @@ fn pause_on_interrupt(mover: &Mover) -> Result<(), Failure> {
 
 fn plan_json(plan: &ReshardPlan) -> Value {
     let moves = plan.moves.iter().map(|planned| {
+        let mut splits = plan.splits.iter();
+        let is_split = splits
+            .any(|split| split.source == planned.source && split.target == planned.target);
         json!({"source": planned.source, "target": planned.target, "keys": planned.keys,
-               "keys_error": planned.keys_error, "bytes": planned.bytes})
+               "keys_error": planned.keys_error, "bytes": planned.bytes, "by_replication": is_split})
     });
     let refusals = plan.refusals.iter();
     let refusals = refusals.map(|refusal| json!({"node": refusal.node, "text": refusal.text}));
