@@ -34,7 +34,7 @@ pub(crate) struct Manifest {
     /// The nodes; frames name them by their index here.
     pub(crate) nodes: Vec<ManifestNode>,
     /// What else a reader should know, one sentence each.
-    pub(crate) notes: Vec<String>,
+    pub(crate) remarks: Vec<String>,
     /// Lines of later versions, as they stand.
     pub(crate) unknown: Vec<String>,
 }
@@ -146,7 +146,7 @@ impl Manifest {
         for node in &self.nodes {
             node.put(&mut text);
         }
-        for note in &self.notes {
+        for note in &self.remarks {
             put_line(&mut text, "note", Some(note));
         }
         text
@@ -189,7 +189,7 @@ impl Manifest {
                     });
                 }
                 "node" => manifest.nodes.push(ManifestNode::read(&mut line)?),
-                "note" => manifest.notes.push(line.value()?),
+                "note" => manifest.remarks.push(line.value()?),
                 other => {
                     line.ignore(other)?;
                     manifest.unknown.push(line.line.to_owned());

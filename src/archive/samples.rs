@@ -79,7 +79,7 @@ pub(super) fn full(level: i32) -> Sample {
             node("s\u{fc}d \"x\"", "8.2.3", 12),
             node("empty", "9.1.2", 80),
         ],
-        notes: vec!["node empty has no keys".into()],
+        remarks: vec!["node empty has no keys".into()],
         ..Manifest::default()
     };
     manifest
@@ -130,7 +130,7 @@ pub(super) fn write(sample: &Sample) -> Vec<u8> {
     let mut writer = ArchiveWriter::new(Vec::new(), &sample.manifest).unwrap();
     let mut totals = Totals {
         finished_at: Some(1_764_300_001_000),
-        notes: vec!["made for tests".into()],
+        remarks: vec!["made for tests".into()],
         ..Totals::default()
     };
     let mut queues = Vec::new();

@@ -11,7 +11,7 @@ const READ_BYTES: usize = 256 << 10;
 
 /// Bytes that may be looked at twice in vain before whole frames are left out, so that no archive takes more than a
 /// multiple of its length.
-const VAIN_MAX: u64 = 64 << 20;
+const WASTED_MAX: u64 = 64 << 20;
 
 /// Reads frames from a stream. Its memory is that of the largest frame.
 pub(super) struct Scanner<R> {
@@ -26,7 +26,7 @@ pub(super) struct Scanner<R> {
     is_lenient: bool,
     broken: Option<String>,
     /// Bytes of frames that did not fit their checksum.
-    in_vain: u64,
+    wasted: u64,
 }
 
 /// What stands at the position.
@@ -60,7 +60,7 @@ impl<R: Read> Scanner<R> {
             is_ended: false,
             is_lenient,
             broken: None,
-            in_vain: 0,
+            wasted: 0,
         }
     }
 
@@ -129,9 +129,9 @@ impl<R: Read> Scanner<R> {
     pub(super) fn pass(&mut self, fault: &Fault, archive: Option<u32>) -> io::Result<()> {
         match fault {
             Fault::Payload(header) => {
-                self.in_vain += u64::from(header.stored);
+                self.wasted += u64::from(header.stored);
                 // A frame within this payload may be the next one, if bytes are missing.
-                let is_costly = self.in_vain > VAIN_MAX.max(self.position);
+                let is_costly = self.wasted > WASTED_MAX.max(self.position);
                 self.skip(match is_costly {
                     true => HEADER_BYTES + header.stored as usize,
                     false => HEADER_BYTES,

@@ -112,7 +112,7 @@ fn golden_files_are_read_and_those_without_compression_are_written_the_same() {
         assert_eq!(items, expected(&sample), "{name}");
         let summary = Summary::of_file(Cursor::new(&bytes)).unwrap();
         assert_eq!(summary.manifest, sample.manifest, "{name}");
-        assert_eq!(summary.totals.notes, ["made for tests"]);
+        assert_eq!(summary.totals.remarks, ["made for tests"]);
         assert_eq!(summary.totals.sum().expired, sample.nodes.len() as u64);
         assert!(
             sample.level > LEVEL_STORED || write(&sample) == bytes,

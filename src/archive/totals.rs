@@ -18,7 +18,7 @@ pub(crate) struct Totals {
     /// For each node of the manifest, in its order.
     pub(crate) nodes: Vec<NodeTotals>,
     /// What else a reader should know, one sentence each.
-    pub(crate) notes: Vec<String>,
+    pub(crate) remarks: Vec<String>,
     /// Lines of later versions, as they stand.
     pub(crate) unknown: Vec<String>,
 }
@@ -56,7 +56,7 @@ impl Totals {
         for (index, node) in self.nodes.iter().enumerate() {
             node.put(index, &mut text);
         }
-        for note in &self.notes {
+        for note in &self.remarks {
             put_line(&mut text, "note", Some(note));
         }
         text
@@ -85,7 +85,7 @@ impl Totals {
                     let node = totals.node(&mut line)?;
                     node.databases.insert(line.number()?, line.number()?);
                 }
-                "note" => totals.notes.push(line.value()?),
+                "note" => totals.remarks.push(line.value()?),
                 other => {
                     line.ignore(other)?;
                     totals.unknown.push(line.line.to_owned());
