@@ -801,7 +801,8 @@ mod tests {
                 | ErrorKind::NodeDown
                 | ErrorKind::PoolTimeout
                 | ErrorKind::Timeout => true,
-                ErrorKind::Auth
+                ErrorKind::Archive
+                | ErrorKind::Auth
                 | ErrorKind::Config
                 | ErrorKind::CrossNode
                 | ErrorKind::Partial

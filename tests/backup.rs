@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 use redis::{Connection, cmd};
 use redis_sharding::ops::backup::{Backup, BackupEvent, BackupOptions, BackupReport, CutKind};
 use redis_sharding::{Builder, Error, ErrorKind, ShardedClient};
+#[cfg(any(feature = "tls-rustls", feature = "tls-native-tls"))]
+use support::authority::Authority;
 use support::children::{self, Part};
 use support::{Cluster, ReplicaSet, Servers, clusters};
 
@@ -31,6 +33,11 @@ fn builder(servers: &Servers) -> Builder {
     (0..servers.len()).fold(ShardedClient::builder(), |builder, index| {
         builder.node(NAMES[index], servers.url(index))
     })
+}
+
+/// The helpers of these tests start no cluster and no replicas of Redis 6.2.
+fn is_6_2() -> bool {
+    env::var("REDISRS_SERVER_BIN").is_ok_and(|path| path.contains("6.2"))
 }
 
 fn options() -> BackupOptions {
@@ -312,8 +319,7 @@ fn has_functions(servers: &Servers) -> bool {
 
 #[test]
 fn backup_of_each_kind_has_all_keys_but_those_that_have_expired_and_the_record() {
-    let is_6_2 = env::var("REDISRS_SERVER_BIN").is_ok_and(|path| path.contains("6.2"));
-    let servers = match is_6_2 {
+    let servers = match is_6_2() {
         true => Servers::start(2),
         false => Servers::builder()
             .option(["--enable-debug-command", "yes"])
@@ -432,15 +438,15 @@ fn user_without_the_rights_for_the_best_cut_gets_the_next_one_with_a_warning() {
     let builder = builder(&servers).username("no-sync").password("pass");
     let (report, archive, _) = backup(builder, options().with_cut(CutKind::Stream));
     let error = report.unwrap_err();
-    assert!(
-        error.to_string().contains("does not allow PSYNC"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("does not allow"), "{error}");
     assert!(archive.is_empty());
 }
 
 #[test]
 fn backup_of_replicas_pauses_the_primary_and_reads_the_replica() {
+    if is_6_2() {
+        return;
+    }
     let Some(set) = ReplicaSet::start(1) else {
         return;
     };
@@ -461,6 +467,9 @@ fn backup_of_replicas_pauses_the_primary_and_reads_the_replica() {
 
 #[test]
 fn backup_of_a_cluster_has_the_keys_of_all_primaries_unless_slots_move() {
+    if is_6_2() {
+        return;
+    }
     let Some(server) = clusters::servers().into_iter().next() else {
         return;
     };
@@ -640,12 +649,12 @@ fn stream_that_is_older_than_the_pause_voids_the_cut() {
     assert_eq!(report.keys(), 101);
 }
 
-/// A backup of two nodes of which something happens to the second at a step. Returns the error.
+/// A backup of two nodes, to the second of which something happens at a step.
 fn disturbed(
     servers: &Arc<Servers>,
     step: &'static str,
     disturb: impl Fn(&Servers) + Send + Sync + 'static,
-) -> Error {
+) -> Result<BackupReport, Error> {
     let theirs = Arc::clone(servers);
     let observer = move |now: &str| {
         if now == step {
@@ -653,8 +662,7 @@ fn disturbed(
         }
     };
     let options = options().with_attempts(1).with_step_observer(observer);
-    let (report, ..) = backup(builder(servers), options);
-    report.expect_err(step)
+    backup(builder(servers), options).0
 }
 
 #[test]
@@ -668,18 +676,25 @@ fn stream_that_breaks_off_is_an_error_and_no_short_archive() {
         for key in 0..300 {
             set(&mut connection, &format!("key:{key}"), noise(20_000));
         }
-        slow_saves(&servers, 1, 3000);
+        slow_saves(&servers, 1, 10_000);
         let words = command.clone();
-        let error = disturbed(&servers, "read", move |servers| {
+        let report = disturbed(&servers, "read", move |servers| {
             let mut command = cmd(words[0]);
             command.arg(&words[1..]);
             let () = command.query(&mut servers.connection(1)).unwrap();
         });
-        assert!(
-            error.to_string().contains("is not whole"),
-            "{command:?}: {error}"
-        );
-        assert_eq!(error.node(), Some("b"));
+        match report {
+            // Servers from 7.0 on keep their replicas until they have another history: what they send is whole.
+            Ok(report) if command[0] == "REPLICAOF" => assert_eq!(report.keys(), 300),
+            report => {
+                let error = report.expect_err(command[0]);
+                assert!(
+                    error.to_string().contains("is not whole"),
+                    "{command:?}: {error}"
+                );
+                assert_eq!(error.node(), Some("b"));
+            }
+        }
         slow_saves(&servers, 1, 0);
     }
 }
@@ -695,9 +710,17 @@ fn node_that_dies_at_any_step_is_an_error_and_the_others_go_on() {
         for key in 0..300 {
             set(&mut connection, &format!("key:{key}"), noise(20_000));
         }
-        slow_saves(&servers, 1, 3000);
+        slow_saves(&servers, 1, 10_000);
         let start = Instant::now();
-        let error = disturbed(&servers, step, |servers| servers.kill(1));
+        let report = disturbed(&servers, step, |servers| servers.kill(1));
+        let error = match report {
+            // Where a child process sends the data by itself, as in Redis 8, it comes whole after the death of its parent.
+            Ok(report) if step == "read" => {
+                assert_eq!(report.keys(), 300);
+                continue;
+            }
+            report => report.expect_err(step),
+        };
         assert!(start.elapsed() < Duration::from_secs(10), "{step}");
         assert!(error.to_string().contains("\"b\""), "{step}: {error}");
         assert!(write_time(&servers, 0) < Duration::from_secs(2), "{step}");
@@ -819,13 +842,37 @@ fn backup_that_is_stopped_ends_with_an_error() {
 }
 
 #[test]
-fn backup_over_unix_sockets_and_tls_is_that_over_tcp() {
+fn backup_over_unix_sockets_is_that_over_tcp() {
     let Some(servers) = Servers::builder().unix().start(1) else {
         return;
     };
     set(&mut servers.connection(0), "key", 1);
     let (report, ..) = backup(builder(&servers), options());
     assert_eq!(report.unwrap().keys(), 1);
+}
+
+#[cfg(any(feature = "tls-rustls", feature = "tls-native-tls"))]
+#[test]
+fn backup_over_tls_is_that_over_tcp() {
+    let authority = Authority::new("the tests' own");
+    let servers = Servers::builder().tls(&authority, false).start(1);
+    let Some(servers) = servers else { return };
+    for key in 0..300 {
+        set(
+            &mut servers.connection(0),
+            &format!("key:{key}"),
+            noise(20_000),
+        );
+    }
+    let builder = ShardedClient::builder()
+        .node("a", servers.tls_url(0))
+        .tls_certificates(redis::TlsCertificates {
+            client_tls: None,
+            root_cert: Some(authority.pem().into_bytes()),
+        });
+    let (report, archive, _) = backup(builder, options());
+    assert_eq!(report.unwrap().keys(), 300);
+    assert!(archive.len() > 6_000_000);
 }
 
 // ------------------------------------------------------------------------------------------------------------ the tool

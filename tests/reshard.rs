@@ -1,14 +1,20 @@
 //! Keys that are moved to where another topology places them, between real servers without other clients.
+#![cfg(unix)]
 
 mod support;
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use redis::{Connection, Value, cmd};
 use redis_sharding::ops::reshard::{
-    Reshard, ReshardEvent, ReshardOptions, ReshardOutcome, ReshardRefusalKind, ReshardStage,
+    PauseOutcome, Reshard, ReshardEvent, ReshardOptions, ReshardOutcome, ReshardRefusalKind,
+    ReshardStage,
 };
 use redis_sharding::partition::{Partitioner, Rendezvous, by_name};
 use redis_sharding::{NodeSpec, ShardedClient, Topology};
@@ -369,6 +375,95 @@ fn reshard_that_is_stopped_before_any_step_is_finished_by_another_run() {
 }
 
 #[test]
+fn pairs_without_keys_are_closed_together_and_finished_by_another_run() {
+    let Some(servers) = start(4) else {
+        return;
+    };
+    const KEYS: usize = 300;
+    let (three, four) = ([0, 1, 2], [0, 1, 2, 3]);
+    let (from, to) = (rendezvous(&servers, &three), rendezvous(&servers, &four));
+    publish(&servers, &three, &from);
+    fill(&servers, &three, &from, KEYS);
+    let before = all_keys(&servers, &three, &from);
+    let sides = [(&three[..], &from), (&four[..], &to)];
+    let mut side = 0;
+    for (step, number) in [
+        ("empty-close", 0),
+        ("empty-fence", 1),
+        ("empty-settle", 0),
+        ("empty-clear", 1),
+        ("empty-publish-target", 0),
+        ("empty-publish-target", 1),
+        ("empty-publish-source", 0),
+        // Nowhere.
+        ("empty", 0),
+    ] {
+        side = 1 - side;
+        let (nodes, topology) = sides[side];
+        let reached = AtomicUsize::new(0);
+        let closures = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&closures);
+        let stops = ReshardOptions::new()
+            .with_sources_at_once(1)
+            .with_step_observer(move |this| {
+                let kind = this.split(' ').next().unwrap_or_default();
+                if kind.ends_with("close") {
+                    counted.fetch_add(1, Ordering::SeqCst);
+                }
+                kind != step || reached.fetch_add(1, Ordering::SeqCst) != number
+            });
+        let outcome = reshard(&servers, topology, stops).run(|_| {});
+        assert_eq!(outcome.is_ok(), step == "empty", "{step}");
+        if step == "empty" {
+            // Three nodes to the other two at once, and the fourth to each of them.
+            assert!(closures.load(Ordering::SeqCst) <= 6, "{closures:?}");
+        }
+        finish(&servers, topology, ReshardOptions::new());
+        let found = all_keys(&servers, nodes, topology);
+        assert_same(&found, &before, &format!("stopped before {step}"));
+    }
+}
+
+#[test]
+fn key_that_is_made_for_a_pair_without_keys_moves() {
+    let Some(servers) = start(3) else {
+        return;
+    };
+    // Keys may go from each node to each, and there is none yet.
+    let all = [0, 1, 2];
+    let from = rendezvous(&servers, &all);
+    let to = topology(&servers, &all, by_name("ring/1", &[]).unwrap());
+    publish(&servers, &all, &from);
+    let url = servers.url(0);
+    let key = (0..10_000)
+        .map(|number| format!("late:{number}"))
+        .find(|key| {
+            let owner = |topology: &Topology| topology.locate(key.as_bytes()).unwrap().get();
+            owner(&from) == 0 && owner(&to) == 2
+        });
+    let key = key.unwrap();
+    let late = key.clone();
+    // Behind the scan, and before the closure.
+    let options = ReshardOptions::new().with_step_observer(move |step| {
+        if step == "empty-close a" {
+            let mut connection = redis::Client::open(&*url)
+                .unwrap()
+                .get_connection()
+                .unwrap();
+            let () = cmd("SET")
+                .arg(&late)
+                .arg("v")
+                .query(&mut connection)
+                .unwrap();
+        }
+        true
+    });
+    finish(&servers, &to, options);
+    let found = all_keys(&servers, &all, &to);
+    assert_eq!(found.keys().collect::<Vec<_>>(), [&key]);
+}
+
+#[test]
 fn aborted_reshard_leaves_everything_as_it_was() {
     let Some(servers) = start(3) else {
         return;
@@ -436,6 +531,82 @@ fn paused_reshard_goes_on_where_it_was() {
     assert!(status.share() > 0.0 && status.share() < 1.0, "{status}");
     finish(&servers, &to, ReshardOptions::new());
     assert_same(&all_keys(&servers, &three, &to), &before, "");
+}
+
+#[test]
+fn pause_that_was_requested_outlives_a_mover_that_is_killed_and_flushall() {
+    let Some(servers) = start(3) else {
+        return;
+    };
+    let (two, three) = ([0, 1], [0, 1, 2]);
+    let (from, to) = (rendezvous(&servers, &two), rendezvous(&servers, &three));
+    publish(&servers, &two, &from);
+    fill(&servers, &two, &from, 2000);
+    let other = reshard(&servers, &to, ReshardOptions::new());
+    let within = std::time::Duration::from_secs(20);
+    let refusal = other.request_pause(within).unwrap_err().to_string();
+    assert!(refusal.contains("under way"), "{refusal}");
+
+    let killed = ReshardOptions::new()
+        .with_sources_at_once(1)
+        .with_step_observer(|step| !step.starts_with("sweep"));
+    reshard(&servers, &to, killed).run(|_| {}).unwrap_err();
+    assert_eq!(other.request_pause(within).unwrap(), PauseOutcome::NoMover);
+    let status = other.status().unwrap();
+    assert!(status.is_paused, "{status}");
+    let nothing = reshard(&servers, &to, ReshardOptions::new()).run(|event| panic!("{event:?}"));
+    assert_eq!(nothing.unwrap(), ReshardOutcome::Paused);
+    // Emptied between two batches.
+    let client = ShardedClient::builder().topology(&from).agreed();
+    let mut client = client.build().unwrap();
+    // The first learns of the nodes that join.
+    let _: Option<String> = cmd("GET").arg("key:0").query(&mut client).unwrap();
+    let () = cmd("FLUSHALL").query(&mut client).unwrap();
+    assert!(other.status().unwrap().is_paused);
+    for number in 0..500 {
+        let mut set = cmd("SET");
+        let () = set
+            .arg(format!("key:{number}"))
+            .arg(1)
+            .query(&mut client)
+            .unwrap();
+    }
+    drop(client);
+
+    // Resumed, and paused again while it moves keys.
+    let first = AtomicBool::new(true);
+    let outcome = std::thread::scope(|scope| {
+        let (sender, begun) = std::sync::mpsc::channel();
+        let other = &other;
+        let pause = scope.spawn(move || {
+            begun.recv().unwrap();
+            other.request_pause(within)
+        });
+        let moved = reshard(&servers, &to, ReshardOptions::new().with_sources_at_once(1));
+        let outcome = moved.resume(|event| {
+            let is_batch = matches!(event, ReshardEvent::Batch { .. });
+            if is_batch && first.swap(false, Ordering::SeqCst) {
+                sender.send(()).unwrap();
+                // Until the request has arrived.
+                let end = std::time::Instant::now() + within;
+                while !other.status().unwrap().is_paused {
+                    assert!(std::time::Instant::now() < end);
+                }
+                std::thread::sleep(std::time::Duration::from_secs(1));
+            }
+        });
+        drop(moved);
+        assert_eq!(pause.join().unwrap().unwrap(), PauseOutcome::Paused);
+        outcome
+    });
+    assert_eq!(outcome.unwrap(), ReshardOutcome::Paused);
+    assert_eq!(other.resume(|_| {}).unwrap(), ReshardOutcome::Finished);
+    assert!(!other.status().unwrap().is_paused);
+    let found = all_keys(&servers, &three, &to);
+    assert_eq!(found.len(), 500);
+    for index in three {
+        assert_eq!(settings(&servers, index), SETTINGS);
+    }
 }
 
 #[test]
@@ -843,6 +1014,231 @@ fn keys_are_deleted_at_the_source_once_a_target_with_a_file_has_them() {
     assert_same(&all_keys(&servers, &[1], &other), &before, "durable");
     let waited = swept.lock().unwrap().unwrap() - published.lock().unwrap().unwrap();
     assert!(waited.as_millis() >= 1900, "{waited:?}");
+}
+
+/// Where a server has its files.
+fn folder(servers: &Servers, index: usize) -> PathBuf {
+    let mut reply: Vec<String> = cmd("CONFIG")
+        .arg("GET")
+        .arg("dir")
+        .query(&mut servers.connection(index))
+        .unwrap();
+    PathBuf::from(reply.remove(1)).join("appendonlydir")
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+    }
+}
+
+/// Kills a server, and starts it with what was on its disk when `saved` was copied: the rest was not synced.
+fn lose_power(servers: &Servers, index: usize, folder: &Path, saved: &Path) {
+    servers.kill(index);
+    fs::remove_dir_all(folder).unwrap();
+    copy_files(saved, folder);
+    servers.restart(index);
+}
+
+/// Moves the keys of one server to another one, of which one loses power before the step `killed`: it keeps what its file has
+/// had before the step `synced`. Returns the outcome of the run, and what it was about.
+fn power_lost(
+    index: usize,
+    synced: &'static str,
+    killed: &'static str,
+) -> Option<(Result<ReshardOutcome, redis_sharding::Error>, PowerLost)> {
+    let builder = Servers::builder().option(["--enable-debug-command", "yes"]);
+    let builder = builder.keeps_data().option(["--appendonly", "yes"]);
+    // The server writes to its file before it replies, and what is synced is chosen here.
+    let servers = Arc::new(builder.option(["--appendfsync", "no"]).start(2)?);
+    let (one, other) = (rendezvous(&servers, &[0]), rendezvous(&servers, &[1]));
+    publish(&servers, &[0], &one);
+    // One batch.
+    fill(&servers, &[0], &one, 60);
+    let before = all_keys(&servers, &[0], &one);
+    let home = Arc::new(tempfile::tempdir().unwrap());
+    let (saves, kills) = (AtomicBool::new(true), AtomicBool::new(true));
+    let (shared, saved) = (Arc::clone(&servers), Arc::clone(&home));
+    let folder = folder(&servers, index);
+    let options = ReshardOptions::new().with_step_observer(move |step| {
+        if step.starts_with(synced) && saves.swap(false, Ordering::SeqCst) {
+            copy_files(&folder, &saved.path().join("synced"));
+        }
+        if step.starts_with(killed) && kills.swap(false, Ordering::SeqCst) {
+            copy_files(&folder, &saved.path().join("newest"));
+            lose_power(&shared, index, &folder, &saved.path().join("synced"));
+        }
+        true
+    });
+    let outcome = reshard(&servers, &other, options).run(|_| {});
+    let lost = PowerLost {
+        servers,
+        to: other,
+        before,
+        home,
+    };
+    Some((outcome, lost))
+}
+
+/// What was moved when a server lost power.
+struct PowerLost {
+    servers: Arc<Servers>,
+    to: Topology,
+    before: BTreeMap<String, Content>,
+    /// Has the files that were synced, and the newest.
+    home: Arc<tempfile::TempDir>,
+}
+
+#[test]
+fn keys_that_a_target_has_on_disk_outlive_its_power_and_others_stay_at_the_source() {
+    // As soon as the source is told, the target has written the keys; the mover does not delete them before they are synced.
+    let Some((outcome, lost)) = power_lost(1, "sweep a b", "unlink a b") else {
+        return;
+    };
+    assert_eq!(outcome.unwrap(), ReshardOutcome::Finished);
+    let found = all_keys(&lost.servers, &[1], &lost.to);
+    assert_same(&found, &lost.before, "synced");
+
+    // Nothing of the batch was synced: the source has all keys still, and nobody is told that they are gone.
+    let (outcome, lost) = power_lost(1, "copy a b", "publish-source a b").unwrap();
+    let error = outcome.unwrap_err().to_string();
+    assert!(error.contains("older data"), "{error}");
+    let at_source = keys(&mut lost.servers.connection(0));
+    assert_same(&at_source, &lost.before, "not synced");
+    let refused = reshard(&lost.servers, &lost.to, ReshardOptions::new()).run(|_| {});
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("restore its newest data"), "{refused}");
+    let folder = folder(&lost.servers, 1);
+    lose_power(&lost.servers, 1, &folder, &lost.home.path().join("newest"));
+    finish(&lost.servers, &lost.to, ReshardOptions::new());
+    let found = all_keys(&lost.servers, &[1], &lost.to);
+    assert_same(&found, &lost.before, "restored");
+}
+
+#[test]
+fn keys_that_have_moved_are_not_taken_from_a_source_that_has_lost_power() {
+    // What it has says that nothing has moved.
+    for synced in ["close a b", "copy a b", "publish-source a b"] {
+        let Some((outcome, lost)) = power_lost(0, synced, "sweep a b") else {
+            return;
+        };
+        println!("{synced}: {outcome:?}");
+        finish(&lost.servers, &lost.to, ReshardOptions::new());
+        let found = all_keys(&lost.servers, &[1], &lost.to);
+        assert_same(&found, &lost.before, synced);
+    }
+}
+
+/// A server whose clock is ahead by so many seconds, or behind. `None` without a C compiler.
+fn with_other_clock(seconds: i64) -> Option<(Servers, tempfile::TempDir)> {
+    const SOURCE: &str = "
+        #include <sys/syscall.h>
+        #include <sys/time.h>
+        #include <time.h>
+        #include <unistd.h>
+        int clock_gettime(clockid_t id, struct timespec *at) {
+          int failed = syscall(SYS_clock_gettime, id, at);
+          if (!failed && id == CLOCK_REALTIME) at->tv_sec += AHEAD;
+          return failed;
+        }
+        int gettimeofday(struct timeval *restrict at, void *restrict zone) {
+          struct timespec now;
+          if (clock_gettime(CLOCK_REALTIME, &now)) return -1;
+          at->tv_sec = now.tv_sec;
+          at->tv_usec = now.tv_nsec / 1000;
+          return 0;
+        }";
+    let home = tempfile::tempdir().unwrap();
+    let [source, library, server] =
+        ["clock.c", "clock.so", "server"].map(|name| home.path().join(name));
+    fs::write(&source, SOURCE).unwrap();
+    let compiled = Command::new("cc")
+        .args(["-shared", "-fPIC", &format!("-DAHEAD={seconds}"), "-o"])
+        .args([&library, &source])
+        .status();
+    if !compiled.is_ok_and(|status| status.success()) {
+        println!("left out: there is no C compiler");
+        return None;
+    }
+    let binary = std::env::var("REDISRS_SERVER_BIN").unwrap_or_else(|_| "redis-server".into());
+    let script = format!(
+        "#!/bin/sh\nexec env LD_PRELOAD={} {binary} \"$@\"\n",
+        library.display()
+    );
+    fs::write(&server, script).unwrap();
+    fs::set_permissions(&server, fs::Permissions::from_mode(0o755)).unwrap();
+    let builder = Servers::builder().option(["--enable-debug-command", "yes"]);
+    Some((builder.server(&server).start(1)?, home))
+}
+
+#[test]
+fn expiries_are_kept_where_the_clock_of_the_target_differs() {
+    // Ahead: a key that has expired by that clock is gone there at once. Behind: one that has expired at the source while it
+    // was copied does not come back.
+    for seconds in [60, -60] {
+        let Some(servers) = start(1) else {
+            return;
+        };
+        let Some((other, _home)) = with_other_clock(seconds) else {
+            return;
+        };
+        let node = |name: &str, servers: &Servers| NodeSpec::new(name, servers.addr(0));
+        let topology = |node| Topology::new(vec![node], Arc::new(Rendezvous::new())).unwrap();
+        let (from, to) = (topology(node("a", &servers)), topology(node("b", &other)));
+        publish(&servers, &[0], &from);
+        let mut connection = servers.connection(0);
+        let mut pipe = redis::pipe();
+        for (key, lives) in [("never", 0), ("long", 3_600_000), ("soon", 30_000)] {
+            pipe.cmd("SET").arg(key).arg("v").ignore();
+            if lives > 0 {
+                pipe.cmd("PEXPIRE").arg(key).arg(lives).ignore();
+            }
+        }
+        pipe.exec(&mut connection).unwrap();
+        let expires = |key: &str, connection: &mut Connection| -> i64 {
+            cmd("PEXPIRETIME").arg(key).query(connection).unwrap()
+        };
+        let before = ["never", "long", "soon"].map(|key| expires(key, &mut connection));
+        drop(connection);
+        let url = servers.url(0);
+        let options = ReshardOptions::new().with_step_observer(move |step| {
+            let own = || {
+                redis::Client::open(&*url)
+                    .unwrap()
+                    .get_connection()
+                    .unwrap()
+            };
+            if step.starts_with("close") {
+                let mut set = cmd("SET");
+                let () = set
+                    .arg(&["brief", "v", "PX", "1500"])
+                    .query(&mut own())
+                    .unwrap();
+            }
+            if step.starts_with("compare") {
+                let mut own = own();
+                while cmd("EXISTS").arg("brief").query(&mut own).unwrap() {
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                }
+            }
+            true
+        });
+        let events = finish(&servers, &to, options);
+        let repeated = |event: &&ReshardEvent| matches!(event, ReshardEvent::Repeated { .. });
+        assert_eq!(events.iter().find(repeated), None);
+        let size: usize = cmd("DBSIZE").query(&mut servers.connection(0)).unwrap();
+        assert_eq!(size, 0);
+        let mut there = other.connection(0);
+        let after = ["never", "long", "soon"].map(|key| expires(key, &mut there));
+        let soon = match seconds > 0 {
+            true => -2,
+            false => before[2],
+        };
+        assert_eq!(after, [before[0], before[1], soon], "{seconds}");
+        assert_eq!(expires("brief", &mut there), -2, "{seconds}");
+    }
 }
 
 #[test]

@@ -78,9 +78,14 @@ impl RdbVersion {
         } else {
             return Err(RdbError::NotRdb);
         };
-        version
-            .filter(|version| version.0 > 0 && version.family() == family)
-            .ok_or(RdbError::NotRdb)
+        match version {
+            Some(version) if version.0 > 0 && version.family() == family => Ok(version),
+            // The numbers that Valkey has taken: Redis is far from them.
+            Some(version) if family == Family::Redis && version.0 > 0 => {
+                Err(RdbError::NewerVersion { version: version.0 })
+            }
+            _ => Err(RdbError::NotRdb),
+        }
     }
 
     /// Returns the head of a file of this version. Numbers above 9999 of Redis or 999 of Valkey have none, and no server.
@@ -121,13 +126,14 @@ mod tests {
             let error = version.require_known().unwrap_err().to_string();
             assert!(error.contains(&format!("RDB version {number} ")), "{error}");
         }
+        let error = RdbVersion::of_head(b"REDIS0080").unwrap_err();
+        assert!(matches!(error, RdbError::NewerVersion { version: 80 }));
     }
 
     #[test]
     fn other_heads_are_refused() {
         let heads = [
             b"REDIS0000",
-            b"REDIS0080",
             b"VALKEY079",
             b"REDIS+009",
             b"REDIS 009",

@@ -108,9 +108,9 @@ impl Merger {
         if !self.may_try(&node) {
             return;
         }
-        let losses = self.state.losses();
+        let doubts = self.state.doubts();
         if let Ok(reading) = self.read(&node) {
-            self.state.learn(&node, &reading, losses);
+            self.state.learn(&node, &reading, doubts);
             self.tried.remove(&node);
         }
     }
@@ -149,12 +149,12 @@ impl Merger {
 
     fn write(&self, repair: &Repair) -> Result<(), Error> {
         let node = &repair.node;
-        let losses = self.state.losses();
+        let doubts = self.state.doubts();
         let mut connection = self.connect(node)?;
         // It may have been repaired by another client meanwhile, or started anew once more.
         let reading = connection.record()?;
         if reading.epoch() != repair.expected || reading.run_id != repair.record.seal {
-            self.state.learn(node, &reading, losses);
+            self.state.learn(node, &reading, doubts);
             return Ok(());
         }
         let texts = Some(&repair.texts);
@@ -171,7 +171,7 @@ impl Merger {
             run_id: reading.run_id,
             texts: RecordTexts::default(),
         };
-        self.state.learn(node, &reading, losses);
+        self.state.learn(node, &reading, doubts);
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind};
 use crate::observe::ClientEvent;
 use crate::record::merger::Merger;
 use crate::topology::Topology;
-use crate::topology::record::requests::{RecordReading, RecordTexts};
+use crate::topology::record::requests::RecordReading;
 use crate::topology::record::{
     Followed, FollowedFleet, Learned, RecordDecision, RecordEpoch, RecordProblem, RecordReply,
     RecordView, judge,
@@ -145,11 +145,6 @@ impl RecordMonitor {
             epoch: presented,
             topology: view.fingerprint(),
         };
-        let reading = |record| RecordReading {
-            record,
-            run_id: reply.run_id.clone(),
-            texts: RecordTexts::default(),
-        };
         let problem = match judge(followed, reply) {
             RecordDecision::Current => return RecordCheck::Current,
             RecordDecision::Newer(record) => {
@@ -162,7 +157,7 @@ impl RecordMonitor {
                 }
                 let is_foreign = view.is_foreign(&record);
                 // Without texts nothing can be wrong with them.
-                let _ = view.learn(node, &reading(Some(*record)), 0);
+                let _ = view.learn(node, &reply.reading(), 0);
                 match is_foreign {
                     true => return RecordCheck::Refused(other.to_string()),
                     false => return RecordCheck::Superseded,
@@ -177,7 +172,7 @@ impl RecordMonitor {
             return RecordCheck::Current;
         }
         if !matches!(problem, RecordProblem::Unreadable(_)) {
-            let _ = view.learn(node, &reading(reply.parsed()), 0);
+            let _ = view.learn(node, &reply.reading(), 0);
         }
         RecordCheck::Refused(problem.to_string())
     }
@@ -295,12 +290,12 @@ impl MonitorState {
         }
     }
 
-    /// Number of losses that are known, to be taken before a node is asked.
-    pub(super) fn losses(&self) -> u64 {
-        self.view(|view| view.losses()).unwrap_or_default()
+    /// Number of doubts that are known, to be taken before a node is asked.
+    pub(super) fn doubts(&self) -> u64 {
+        self.view(|view| view.doubts()).unwrap_or_default()
     }
 
-    /// Takes in what a node has said, which was asked when so many losses were known, and has the merger look at what
+    /// Takes in what a node has said, which was asked when so many doubts were known, and has the merger look at what
     /// follows.
     pub(super) fn learn(&self, node: &str, reading: &RecordReading, asked_after: u64) {
         match self.view(|view| view.learn(node, reading, asked_after)) {

@@ -169,7 +169,7 @@ impl WatchedNode {
 
     /// Reads the record, and the texts beside it if they are needed.
     fn read(&mut self, connection: &mut NodeConnection, state: &MonitorState) -> Result<(), Error> {
-        let losses = state.losses();
+        let doubts = state.doubts();
         let mut reading = connection.record();
         self.received_at = Instant::now();
         if let Ok(record) = &reading
@@ -179,7 +179,7 @@ impl WatchedNode {
             reading = connection.record_and_texts();
         }
         match reading {
-            Ok(reading) => state.learn(&self.name, &reading, losses),
+            Ok(reading) => state.learn(&self.name, &reading, doubts),
             Err(error) if connection.is_broken() => return Err(error),
             // One that cannot be read, or not by this user: the handshake says so.
             Err(_) => {}

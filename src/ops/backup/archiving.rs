@@ -57,8 +57,8 @@ impl Session<'_> {
             CutKind::Scan => archive::CutKind::Scan,
         };
         // One server carries each write out as a whole.
-        manifest.whole_writes = Some(self.nodes.len() == 1 && taken.kind.is_one_moment());
-        if taken.data.moment().is_some() {
+        manifest.whole_writes = Some(self.nodes.len() == 1 && taken.kind.is_consistent());
+        if taken.data.cut_time().is_some() {
             manifest.paused_at = Some(unsigned(report.cut_at));
             let micros = report.pause.as_micros();
             manifest.paused_for = Some(u64::try_from(micros).unwrap_or(u64::MAX));
@@ -66,10 +66,10 @@ impl Session<'_> {
         manifest.fingerprint = Some(self.fleet.topology().fingerprint());
         manifest.record_epoch = taken.epoch.map(|epoch| epoch.as_u64());
         manifest.set_topology(&self.fleet.topology().to_string());
-        manifest.notes.clone_from(&taken.warnings);
-        if manifest.whole_writes == Some(false) && taken.kind.is_one_moment() {
+        manifest.remarks.clone_from(&taken.warnings);
+        if manifest.whole_writes == Some(false) && taken.kind.is_consistent() {
             let note = "a write to several nodes that was under way at the moment of the backup may be in it in part";
-            manifest.notes.push(note.to_owned());
+            manifest.remarks.push(note.to_owned());
         }
         let node = |(index, node): (usize, &SourceNode)| {
             let stream = match &taken.data {
@@ -118,8 +118,8 @@ impl<W: Write + Send> Writing<W> {
             rate,
             ..
         } = session;
-        let times = match taken.data.moment() {
-            Some(moment) => moment.times.clone(),
+        let times = match taken.data.cut_time() {
+            Some(time) => time.times.clone(),
             None => vec![self.report.cut_at; nodes.len()],
         };
         let names: Vec<String> = nodes.iter().map(|node| node.name.clone()).collect();
@@ -190,7 +190,7 @@ impl<W: Write + Send> Writing<W> {
         }
         let drained: Option<Vec<Drained>> = drained.into_iter().collect();
         let drained = drained.ok_or_else(stopped)?;
-        let notes = std::mem::take(&mut *shared.notes.lock());
+        let notes = std::mem::take(&mut *shared.remarks.lock());
         for (node, drained) in self.report.nodes.iter_mut().zip(&drained) {
             node.keys = drained.totals.keys;
             node.expired = drained.totals.expired;
@@ -200,7 +200,7 @@ impl<W: Write + Send> Writing<W> {
         let mut totals = Totals::default();
         totals.finished_at = u64::try_from(own_time()).ok();
         totals.nodes = drained.into_iter().map(|drained| drained.totals).collect();
-        totals.notes.clone_from(&notes);
+        totals.remarks.clone_from(&notes);
         self.report.warnings.extend(notes);
         let output = self.writer.finish(&totals).map_err(failed)?;
         self.report.archive_bytes = output.finish()?;

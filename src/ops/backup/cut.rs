@@ -37,11 +37,11 @@ const WAIT_MIN: Duration = Duration::from_millis(1);
 pub(super) struct Cut {
     /// One for each node, in their order.
     pub(super) streams: Vec<CutStream>,
-    pub(super) moment: Moment,
+    pub(super) time: CutTime,
 }
 
 /// When a cut was taken.
-pub(super) struct Moment {
+pub(super) struct CutTime {
     /// For how long writes were paused.
     pub(super) pause: Duration,
     /// The time at each node, in milliseconds since 1970.
@@ -208,12 +208,12 @@ impl Taker<'_> {
         mut streams: Vec<SyncStream>,
         before: &FleetState,
     ) -> Result<Cut, NoCut> {
-        let moment = self.moment(nodes, |nodes, pause| {
+        let paused = self.while_paused(nodes, |nodes, pause| {
             let seen = under_pause(nodes, &mut streams, pause)?;
             self.options.step("asked");
             Ok((pause.start.elapsed(), seen))
         });
-        let (moment, (taken, seen)) = moment?;
+        let (time, (taken, seen)) = paused?;
         decide::judge(&SeenCut {
             nodes: seen.clone(),
             taken,
@@ -236,7 +236,7 @@ impl Taker<'_> {
         self.check_fleet(nodes, before)?;
         Ok(Cut {
             streams: begun,
-            moment,
+            time,
         })
     }
 
@@ -253,11 +253,11 @@ impl Taker<'_> {
     }
 
     /// Pauses writes at all nodes, does something under the pause, and ends it on every path.
-    pub(super) fn moment<T>(
+    pub(super) fn while_paused<T>(
         &self,
         nodes: &mut [SourceNode],
         act: impl FnOnce(&mut [SourceNode], Pause) -> Result<T, NoCut>,
-    ) -> Result<(Moment, T), NoCut> {
+    ) -> Result<(CutTime, T), NoCut> {
         self.options.step("pause");
         let pause = Pause {
             start: Instant::now(),
@@ -279,12 +279,12 @@ impl Taker<'_> {
             nodes.iter_mut().for_each(SourceNode::forget_replies);
         }
         let (times, done) = done?;
-        let moment = Moment {
+        let cut_time = CutTime {
             pause: time,
             times,
             not_resumed,
         };
-        Ok((moment, done))
+        Ok((cut_time, done))
     }
 }
 

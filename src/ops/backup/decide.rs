@@ -71,7 +71,7 @@ pub(super) enum Void {
     /// It took longer than the pause.
     Late,
     /// The stream of this node is of an earlier or later moment.
-    OtherMoment(String),
+    Stale(String),
     /// This node is busy with a save, so that it did not begin in time.
     Silent(String),
     /// The connection to a node broke, or it became the replica of another one.
@@ -104,7 +104,7 @@ pub(super) fn judge(seen: &SeenCut) -> Result<(), Void> {
     for node in &seen.nodes {
         let is_of_primary = node.primary.as_ref().is_none_or(|of| *of == node.stream);
         if node.stream != node.now || !is_of_primary {
-            return Err(Void::OtherMoment(node.name.clone()));
+            return Err(Void::Stale(node.name.clone()));
         }
     }
     Ok(())
@@ -184,7 +184,7 @@ impl fmt::Display for Void {
                 "the cut took longer than the limit of the pause; raise it, or take the backup when the servers are less \
                  busy",
             ),
-            Self::OtherMoment(node) => write!(
+            Self::Stale(node) => write!(
                 f,
                 "the stream of node {node:?} is not of the moment of the pause, as after a save for another replica"
             ),
@@ -235,7 +235,7 @@ mod tests {
     fn cut_with_a_stale_stream_or_a_pause_that_has_ended_is_void() {
         let mut stale = cut();
         stale.nodes[1].stream.1 = 14;
-        let other = Err(Void::OtherMoment("b".into()));
+        let other = Err(Void::Stale("b".into()));
         assert_eq!(judge(&stale), other);
         let mut failed_over = cut();
         failed_over.nodes[1].now.0 = "def".into();

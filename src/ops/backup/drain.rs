@@ -30,7 +30,7 @@ pub(super) struct Drains<'d> {
     pub(super) stall: Duration,
     pub(super) stop: &'d AtomicBool,
     pub(super) on_event: &'d (dyn Fn(BackupEvent) + Sync),
-    pub(super) notes: Mutex<Vec<String>>,
+    pub(super) remarks: Mutex<Vec<String>>,
     /// The first error.
     pub(super) failure: Mutex<Option<Error>>,
 }
@@ -67,7 +67,7 @@ impl<'d> Drains<'d> {
             stall,
             stop,
             on_event,
-            notes: Mutex::default(),
+            remarks: Mutex::default(),
             failure: Mutex::default(),
         }
     }
@@ -86,7 +86,7 @@ impl<'d> Drains<'d> {
 
     /// Notes what a reader of the archive should know, once.
     fn note(&self, text: String) {
-        let mut notes = self.notes.lock();
+        let mut notes = self.remarks.lock();
         if !notes.contains(&text) {
             notes.push(text);
         }

@@ -37,7 +37,7 @@ impl CutKind {
     }
 
     /// True if the archive has what all nodes had at one moment.
-    pub const fn is_one_moment(self) -> bool {
+    pub const fn is_consistent(self) -> bool {
         !matches!(self, Self::Scan)
     }
 

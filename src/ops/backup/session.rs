@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::BackupEvent;
-use super::cut::{Cut, Moment, NoCut, Taker, own_time, wait_for_replicas};
+use super::cut::{Cut, CutTime, NoCut, Taker, own_time, wait_for_replicas};
 use super::decide::{self, Candidate, Choice, Void};
 use super::fleet::{SourceFleet, SourceNodes};
 use super::node::SourceNode;
@@ -46,17 +46,17 @@ pub(super) enum Data {
     /// The streams of the servers.
     Streams(Cut),
     /// What was read under the pause, for each node.
-    Pieces(Vec<Vec<Piece>>, Moment),
+    Pieces(Vec<Vec<Piece>>, CutTime),
     /// The nodes, one key after another.
     Keys,
 }
 
 impl Data {
     /// When writes were paused.
-    pub(super) fn moment(&self) -> Option<&Moment> {
+    pub(super) fn cut_time(&self) -> Option<&CutTime> {
         match self {
-            Self::Streams(cut) => Some(&cut.moment),
-            Self::Pieces(_, moment) => Some(moment),
+            Self::Streams(cut) => Some(&cut.time),
+            Self::Pieces(_, time) => Some(time),
             Self::Keys => None,
         }
     }
@@ -125,7 +125,7 @@ impl<'s> Session<'s> {
                 }
                 CutKind::PausedScan => {
                     let cut = taker.take(&mut self.nodes, paused_scan)?;
-                    cut.map(|((pieces, moment), attempts)| (Data::Pieces(pieces, moment), attempts))
+                    cut.map(|((pieces, time), attempts)| (Data::Pieces(pieces, time), attempts))
                 }
                 CutKind::Scan => Ok((Data::Keys, 1)),
             };
@@ -162,8 +162,8 @@ impl<'s> Session<'s> {
     }
 
     fn report_cut(&self, kind: CutKind, data: &Data, warnings: &mut Vec<String>) {
-        let moment = data.moment();
-        for node in moment.iter().flat_map(|moment| &moment.not_resumed) {
+        let time = data.cut_time();
+        for node in time.iter().flat_map(|time| &time.not_resumed) {
             warnings.push(format!(
                 "node {node:?} has refused CLIENT UNPAUSE, so that its writes were paused up to the limit"
             ));
@@ -171,7 +171,7 @@ impl<'s> Session<'s> {
         let keys = self.nodes.iter();
         (self.on_event)(BackupEvent::Cut {
             cut: kind,
-            pause: moment.map_or(Duration::ZERO, |moment| moment.pause),
+            pause: time.map_or(Duration::ZERO, |time| time.pause),
             keys: keys
                 .map(|node| (node.name.clone(), node.facts.keys()))
                 .collect(),
@@ -187,7 +187,7 @@ impl<'s> Session<'s> {
 
     /// The report, without what is counted while keys are read.
     pub(super) fn report(&self, taken: &Taken) -> BackupReport {
-        let moment = taken.data.moment();
+        let time = taken.data.cut_time();
         let offsets: Vec<Option<u64>> = match &taken.data {
             Data::Streams(cut) => cut.streams.iter().map(|node| Some(node.offset)).collect(),
             _ => self.nodes.iter().map(|_| None).collect(),
@@ -196,9 +196,9 @@ impl<'s> Session<'s> {
         BackupReport {
             cut: taken.kind,
             attempts: taken.attempts,
-            pause: moment.map_or(Duration::ZERO, |moment| moment.pause),
-            cut_at: moment
-                .and_then(|moment| moment.times.iter().min().copied())
+            pause: time.map_or(Duration::ZERO, |time| time.pause),
+            cut_at: time
+                .and_then(|time| time.times.iter().min().copied())
                 .unwrap_or_else(own_time),
             nodes: nodes
                 .map(|(node, offset)| NodeBackup {
@@ -220,9 +220,9 @@ impl<'s> Session<'s> {
 fn paused_scan(
     taker: &Taker<'_>,
     nodes: &mut [SourceNode],
-) -> Result<(Vec<Vec<Piece>>, Moment), NoCut> {
+) -> Result<(Vec<Vec<Piece>>, CutTime), NoCut> {
     let before = taker.prepare(nodes)?;
-    let (moment, pieces) = taker.moment(nodes, |nodes, pause| {
+    let (time, pieces) = taker.while_paused(nodes, |nodes, pause| {
         wait_for_replicas(nodes, pause)?;
         let read = each(nodes.iter_mut().collect(), |node| {
             node.server().set_limit(pause.left());
@@ -250,5 +250,5 @@ fn paused_scan(
         }
     })?;
     taker.check_fleet(nodes, &before)?;
-    Ok((pieces, moment))
+    Ok((pieces, time))
 }

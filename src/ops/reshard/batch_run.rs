@@ -14,7 +14,7 @@ use super::source::{Source, publish_moved};
 use crate::topology::record::{NodeRecord, UNITS};
 
 /// How often a batch is copied again before its units are opened.
-const ATTEMPTS: u32 = 5;
+pub(super) const ATTEMPTS: u32 = 5;
 
 /// How long the target's replicas may take, in milliseconds.
 const REPLICAS_WITHIN: &str = "1000";
@@ -282,7 +282,7 @@ impl Source<'_, '_> {
 }
 
 /// Waits until the target's replicas have what was copied.
-fn replicate(target: &mut Link, replicas: u32) -> Result<(), Fault> {
+pub(super) fn replicate(target: &mut Link, replicas: u32) -> Result<(), Fault> {
     if replicas == 0 {
         return Ok(());
     }

@@ -56,6 +56,8 @@ pub enum ReshardEvent {
 pub enum ReshardOutcome {
     /// The new topology is in force.
     Finished,
-    /// The run was [paused](super::Reshard::pause) between two batches. No unit is closed; another run goes on from there.
+    /// The run was [paused](super::Reshard::pause) between two batches, or a pause was
+    /// [requested](super::Reshard::request_pause) at the nodes. No unit is closed; another run goes on from there, in the
+    /// second case only by [`resume`](super::Reshard::resume).
     Paused,
 }

@@ -98,6 +98,16 @@ impl ServerClient {
         self.mover().is_some_and(|id| id != mover)
     }
 
+    /// True for a connection of a mover that has claimed a term: not of one that only looks.
+    pub(super) fn has_term(&self) -> bool {
+        NameSuffix::of(&self.name).is_some_and(|suffix| suffix.epoch.term > 0)
+    }
+
+    /// The address without the port.
+    pub(super) fn host(&self) -> &str {
+        self.address.rsplit_once(':').map_or("", |(host, _)| host)
+    }
+
     /// True if the connection says nothing of a record that it follows, and need not.
     pub(super) fn is_foreign(&self, exempt: &Exempt<'_>) -> bool {
         !self.is_exempt(exempt) && NameSuffix::of(&self.name).is_none()
@@ -116,8 +126,7 @@ impl ServerClient {
     }
 
     fn is_exempt(&self, exempt: &Exempt<'_>) -> bool {
-        let host = self.address.rsplit_once(':').map_or("", |(host, _)| host);
-        let words = [&*self.name, &*self.user, &*self.address, host];
+        let words = [&*self.name, &*self.user, &*self.address, self.host()];
         let is_named = |word: &String| !word.is_empty() && words.contains(&&**word);
         self.is_replication()
             || self.mover() == Some(exempt.mover)

@@ -73,6 +73,12 @@ impl KeyIndex {
         self.pairs.get(pair).map_or(0, |keys| keys.keys.len())
     }
 
+    /// True if no key moves to this target, as far as the source has said: none was left out either.
+    pub(super) fn has_none(&self, pair: usize) -> bool {
+        let keys = self.pairs.get(pair);
+        keys.is_some_and(|keys| keys.keys.is_empty() && keys.covered == UNITS)
+    }
+
     /// True if the keys of this pair must be scanned again before anything else of it moves.
     pub(super) fn is_used_up(&self, pair: usize) -> bool {
         let keys = self.pairs.get(pair);
@@ -210,6 +216,7 @@ mod tests {
         assert_eq!(keys(&index, 0, UNITS), ["a", "b", "c", "d"]);
         // A pair without keys moves at once.
         assert_eq!(index.next_units(1, 1, |_| 1), Some(UNITS));
+        assert!(index.has_none(1) && !index.has_none(0));
     }
 
     #[test]
@@ -240,6 +247,8 @@ mod tests {
         assert_eq!(index.next_units(1, 100, |_| 1), Some(1));
         index.moved(1, 1);
         assert!(index.is_used_up(1) && !index.is_used_up(0));
+        // What was left out may be in it.
+        assert!(!index.has_none(1));
         assert_eq!(index.next_units(1, 100, |_| 1), None);
         assert_eq!(keys(&index, 0, UNITS), ["a", "b", "e"]);
         index.insert(0, 4, b"f");

@@ -7,6 +7,7 @@ use super::event::ReshardEvent;
 use super::fault::{Fault, FaultKind};
 use super::fence::ServerClient;
 use super::link::Link;
+use super::pause;
 use super::records::{Fingerprints, KnownNode, announced, claimed, ended, is_majority, restored};
 use super::session::{Session, SessionNode, kill, pairs};
 use super::settings::put_back;
@@ -205,6 +206,8 @@ impl Session<'_> {
         for node in order.into_iter().chain(leaving).chain(last) {
             self.step(&format!("end {}", node.name))?;
             let mut link = self.connect(node)?;
+            // First: a reshard that has ended must not leave one to the next that leads to the same topology.
+            pause::clear(&mut link)?;
             let next = |record: &NodeRecord| ended(record, topology, is_member(node));
             self.publish(node, &mut link, Some(&texts), next)?;
         }

@@ -1,6 +1,7 @@
 //! [`Link`]: a connection of the mover to one node.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use redis::{ProtocolVersion, Value};
@@ -15,6 +16,9 @@ use crate::topology::record::{ConnectionRole, NameSuffix, NodeRecord, RecordEpoc
 
 /// Time for each call: a busy server must not be taken for one that is gone.
 const REPLY_WITHIN: Duration = Duration::from_secs(10);
+
+/// Number of commands that a server counts for a record that is written: those of the script, and the script.
+const COMMANDS_OF_A_WRITE: usize = 5;
 
 /// Requests in the wire format, to be sent at once.
 #[derive(Default)]
@@ -39,6 +43,8 @@ pub(super) struct Link {
     server: String,
     /// True if the record was written to that server, when it was read.
     is_sealed: bool,
+    /// Counts the commands that are sent, for all connections to the node.
+    commands: Arc<AtomicU64>,
 }
 
 impl Requests {
@@ -84,6 +90,7 @@ impl Link {
             id: 0,
             server: String::new(),
             is_sealed: false,
+            commands: Arc::default(),
         };
         link.connection.set_limit(limit.max(REPLY_WITHIN));
         // The id in place of the user's name, by which other movers find their own connections.
@@ -91,6 +98,15 @@ impl Link {
         link.words(&["CLIENT", "SETNAME", &name])?;
         link.id = link.integer(&[b"CLIENT", b"ID"])?;
         Ok(link)
+    }
+
+    /// Has the commands counted here that are sent from now on.
+    pub(super) fn count_in(&mut self, commands: &Arc<AtomicU64>) {
+        self.commands = Arc::clone(commands);
+    }
+
+    fn count(&self, commands: usize) {
+        self.commands.fetch_add(commands as u64, Ordering::Relaxed);
     }
 
     /// The name of the node.
@@ -147,6 +163,7 @@ impl Link {
 
     /// Sends requests and returns their replies, errors of the server among them.
     pub(super) fn exchange(&mut self, requests: &Requests) -> Result<Vec<Value>, Fault> {
+        self.count(requests.count);
         let replies = self
             .connection
             .call_packed(&requests.packed, requests.count);
@@ -155,6 +172,7 @@ impl Link {
 
     /// Sends requests whose replies are read later.
     pub(super) fn send(&mut self, requests: &Requests) -> Result<(), Fault> {
+        self.count(requests.count);
         let sent = self.connection.send(&requests.packed);
         sent.map_err(|error| self.fault(error))
     }
@@ -200,6 +218,7 @@ impl Link {
         record: &NodeRecord,
         texts: Option<&RecordTexts>,
     ) -> Result<RecordWrite, Fault> {
+        self.count(COMMANDS_OF_A_WRITE);
         let written = self.connection.compare_and_set(expected, record, texts);
         written.map_err(|error| self.fault(error))
     }

@@ -2,7 +2,8 @@
 //!
 //! [`Reshard`] is what an operator uses. It decides by pure parts, each with its own tests:
 //!
-//! * `batch`: the steps of a batch, and what a failure of each means; `batch_size`: how much is moved at once.
+//! * `batch`: the steps of a batch, and what a failure of each means; `batch_size`: how much is moved at once; `pace`: how long
+//!   programs are left alone in between.
 //! * `fence`: when no connection of an older epoch is left.
 //! * `records`: the records that are written; `progress`: how a pair goes on after a mover that was stopped.
 //! * `index`: which keys move where; `sweeps`: which may be deleted; `compare`: whether a copy is one.
@@ -12,7 +13,9 @@
 //!
 //! * `view`: what all nodes say before anything is changed; `survey`: the sample of their keys.
 //! * `session`: a mover with its term; `life`: claim, announcement, end.
-//! * `source`: the keys that leave one node; `batch_run`: the steps of a batch; `copy`, `large`: keys.
+//! * `source`: the keys that leave one node; `source_index`: which these are; `batch_run`: the steps of a batch; `empty_pairs`:
+//!   the same for all pairs without keys; `copy`, `large`: keys.
+//! * `pause`: a pause that was requested at the nodes.
 //! * `metrics`: counters for recorders, with the feature `metrics`; without it, `no_metrics`.
 //! * `key_events`: what a node says of new keys; `settings`: its configuration meanwhile; `link`: a connection; `fault`: why a step has failed.
 //!
@@ -23,6 +26,7 @@ mod batch_run;
 mod batch_size;
 mod compare;
 mod copy;
+mod empty_pairs;
 mod event;
 mod facts;
 mod fault;
@@ -37,12 +41,15 @@ mod metrics;
 #[cfg(not(feature = "metrics"))]
 mod no_metrics;
 mod options;
+mod pace;
+mod pause;
 mod plan;
 mod progress;
 mod records;
 mod session;
 mod settings;
 mod source;
+mod source_index;
 mod status;
 mod survey;
 mod sweeps;
@@ -58,6 +65,7 @@ use parking_lot::Mutex;
 
 pub use self::event::{ReshardEvent, ReshardOutcome};
 pub use self::options::ReshardOptions;
+pub use self::pause::PauseOutcome;
 pub use self::plan::{PlannedMove, PlannedNode, ReshardPlan, ReshardRefusal, ReshardRefusalKind};
 pub use self::status::{PairStatus, ReshardStage, ReshardStatus};
 
@@ -176,6 +184,9 @@ impl Reshard {
         if stage == Stage::Finished {
             return Ok(ReshardOutcome::Finished);
         }
+        if stage == Stage::UnderWay && view.is_paused() {
+            return Ok(ReshardOutcome::Paused);
+        }
         let session = self.session(view, id, &mut listener)?;
         session.kill_other_movers()?;
         if stage != Stage::Finishing {
@@ -187,6 +198,25 @@ impl Reshard {
         }
         session.finish()?;
         Ok(ReshardOutcome::Finished)
+    }
+
+    /// Takes a pause that was [requested](Self::request_pause) back, and goes on as [`run`](Self::run) does.
+    ///
+    /// # Errors
+    ///
+    /// As for `run`.
+    pub fn resume(
+        &self,
+        listener: impl FnMut(ReshardEvent) + Send,
+    ) -> Result<ReshardOutcome, Error> {
+        let mut view = View::read(&self.fleet, &self.to, &mover_id())?;
+        view.stage()?;
+        for node in &mut view.nodes {
+            let reply = node.reply.as_mut().map_err(|error| error.clone())?;
+            pause::clear(&mut reply.link)?;
+        }
+        drop(view);
+        self.run(listener)
     }
 
     /// Says how far the reshard has come.
@@ -202,6 +232,24 @@ impl Reshard {
     /// value at its beginning.
     pub fn pause(&self) {
         self.paused.store(true, Ordering::Relaxed);
+    }
+
+    /// Requests a pause at the nodes: a [`run`](Self::run) in whatever process stops at the next boundary between two
+    /// batches, and none begins before a [`resume`](Self::resume). Waits until the mover has stopped, at most `within`.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](crate::ErrorKind::Config) if no reshard to this topology is under way, or all keys have moved. If a node
+    /// cannot be reached.
+    pub fn request_pause(&self, within: Duration) -> Result<PauseOutcome, Error> {
+        let id = mover_id();
+        let mut view = View::read(&self.fleet, &self.to, &id)?;
+        let outcome = pause::request(&mut view, &id, within)?;
+        // It may have been about to end.
+        Ok(match self.status()?.stage {
+            ReshardStage::UnderWay => outcome,
+            _ => PauseOutcome::Finished,
+        })
     }
 
     /// Returns a handle by which another thread, or a handler of a signal, pauses the run.
@@ -252,6 +300,7 @@ impl Reshard {
                 is_old: node.is_old,
                 is_new: node.is_new,
                 record: Mutex::new(record),
+                own_commands: Arc::default(),
             })
         });
         let nodes = nodes.collect::<Result<Vec<_>, Error>>()?;
@@ -274,6 +323,7 @@ impl Reshard {
             limit: self.fleet.limit(),
             paused: &self.paused,
             failed: AtomicBool::new(false),
+            is_pause_requested: AtomicBool::new(false),
             listener: Mutex::new(listener),
         })
     }

@@ -19,6 +19,7 @@ pub struct ReshardOptions {
     pub(super) index_bytes: usize,
     pub(super) large_key_bytes: u64,
     pub(super) sources_at_once: usize,
+    pub(super) foreground_share: f64,
     pub(super) administrators: Vec<String>,
     pub(super) sample: usize,
     #[cfg(feature = "testing")]
@@ -35,6 +36,7 @@ impl Default for ReshardOptions {
             index_bytes: 256 << 20,
             large_key_bytes: 8 << 20,
             sources_at_once: 2,
+            foreground_share: 0.6,
             administrators: Vec::new(),
             sample: 10_000,
             #[cfg(feature = "testing")]
@@ -77,6 +79,18 @@ impl ReshardOptions {
     #[must_use]
     pub fn with_bytes_per_second(mut self, limit: impl Into<Option<u64>>) -> Self {
         self.bytes_per_second = limit.into().filter(|limit| *limit > 0);
+        self
+    }
+
+    /// Sets what programs are to have of each source: the share of the commands per second that they send while nothing is
+    /// copied. The mover pauses between batches for that; where no program is, it does not. Zero switches it off, and more
+    /// than 0.95 counts as that. Defaults to 0.6.
+    #[must_use]
+    pub fn with_foreground_share(mut self, share: f64) -> Self {
+        self.foreground_share = match share.is_nan() {
+            true => 0.0,
+            false => share.clamp(0.0, 0.95),
+        };
         self
     }
 
@@ -153,6 +167,7 @@ impl fmt::Debug for ReshardOptions {
             .field("index_bytes", &self.index_bytes)
             .field("large_key_bytes", &self.large_key_bytes)
             .field("sources_at_once", &self.sources_at_once)
+            .field("foreground_share", &self.foreground_share)
             .field("administrators", &self.administrators)
             .field("sample", &self.sample)
             .finish_non_exhaustive()

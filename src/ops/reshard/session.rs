@@ -1,7 +1,7 @@
 //! [`Session`]: a mover that has claimed its term, and what it knows of every node.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use super::metrics::ReshardMetrics;
 #[cfg(not(feature = "metrics"))]
 use super::no_metrics::ReshardMetrics;
 use super::options::ReshardOptions;
+use super::pause;
 use super::records::Fingerprints;
 use crate::endpoint::Endpoint;
 use crate::topology::Topology;
@@ -57,6 +58,8 @@ pub(super) struct Session<'s> {
     pub(super) paused: &'s AtomicBool,
     /// Set when one of the threads has failed, so that the others stop.
     pub(super) failed: AtomicBool,
+    /// Set when a node has been told that the mover is to stop at the next boundary between batches.
+    pub(super) is_pause_requested: AtomicBool,
     pub(super) listener: Listener<'s>,
     pub(super) metrics: ReshardMetrics,
 }
@@ -70,6 +73,8 @@ pub(super) struct SessionNode {
     pub(super) facts: ServerFacts,
     /// Locked while it is written: several pairs share a node.
     pub(super) record: Mutex<NodeRecord>,
+    /// Number of commands that this mover has sent to the node.
+    pub(super) own_commands: Arc<AtomicU64>,
 }
 
 impl<'s> Session<'s> {
@@ -90,7 +95,9 @@ impl<'s> Session<'s> {
 
     /// True if no further batch is to begin.
     pub(super) fn stops(&self) -> bool {
-        self.paused.load(Ordering::Relaxed) || self.failed.load(Ordering::Relaxed)
+        [&self.failed, self.paused, &self.is_pause_requested]
+            .iter()
+            .any(|reason| reason.load(Ordering::Relaxed))
     }
 
     pub(super) fn notify(&self, event: ReshardEvent) {
@@ -119,6 +126,7 @@ impl<'s> Session<'s> {
         protocol: ProtocolVersion,
     ) -> Result<Link, Fault> {
         let mut link = Link::open(&node.endpoint, protocol, &self.name, self.limit)?;
+        link.count_in(&node.own_commands);
         // Locked first: another thread may write the record meanwhile, and what is read must not be older than that.
         let mut known = node.record.lock();
         let reading = link.record()?;
@@ -178,7 +186,8 @@ impl<'s> Session<'s> {
     }
 
     /// Seals the records of nodes again that were restarted with their data, until the keys have moved: clients may not use
-    /// such a node before, and only the mover may write its record. Errors are those of whoever moves keys.
+    /// such a node before, and only the mover may write its record. Errors are those of whoever moves keys. Looks for the
+    /// request of a pause by the way.
     pub(super) fn keep_sealed(&self, has_ended: &AtomicBool) {
         let mut links: Vec<Option<Link>> = self.nodes.iter().map(|_| None).collect();
         let mut probed = None;
@@ -189,9 +198,13 @@ impl<'s> Session<'s> {
             }
             probed = Some(Instant::now());
             for (node, link) in self.nodes.iter().zip(&mut links) {
-                let is_there = link.as_mut().map(|link| link.words(&["PING"]).is_ok());
-                if is_there != Some(true) {
-                    *link = self.seal_again(node).ok();
+                match link.as_mut().map(pause::requested) {
+                    Some(Ok(to)) => {
+                        if to == Some(self.to.fingerprint()) {
+                            self.is_pause_requested.store(true, Ordering::Relaxed);
+                        }
+                    }
+                    Some(Err(_)) | None => *link = self.seal_again(node).ok(),
                 }
             }
         }

@@ -135,6 +135,14 @@ mod tests {
     }
 
     #[test]
+    fn former_values_are_kept_by_flushall() {
+        for parameter in [EVENTS, COMPRESSION] {
+            let key = format!("'{}'", parameter.former_key);
+            assert!(crate::topology::record::FLUSHALL_SCRIPT.contains(&key));
+        }
+    }
+
+    #[test]
     fn compression_is_switched_off_where_it_is_on() {
         assert_eq!(without_compression("yes").as_deref(), Some("no"));
         assert_eq!(without_compression("no"), None);

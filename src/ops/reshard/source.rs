@@ -1,36 +1,34 @@
 //! [`Source`]: moving all keys that leave one node, pair by pair.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::batch_size::{BatchSize, KEY_OVERHEAD};
-use super::copy::{Key, sizes, unlink};
+use super::batch_size::BatchSize;
+use super::copy::{Key, unlink};
 use super::event::ReshardEvent;
 use super::facts::Durability;
 use super::fault::Fault;
 use super::index::KeyIndex;
 use super::key_events::KeyEvents;
 use super::link::{Link, items_of, text_of};
+use super::pace::Pace;
 use super::progress::Resumption;
 use super::session::{Session, SessionNode};
 use super::settings::{do_not_compress, put_back};
 use super::sweeps::{BeforeLast, Sweeps};
-use crate::error::{Error, KeyText};
-use crate::partition::NodeIndex;
+use crate::error::Error;
 use crate::topology::record::{NodeRecord, UNITS};
 
 /// Number of keys that one SCAN looks at.
 const SCAN_COUNT: &str = "1000";
 
-/// Number of keys whose sizes are asked for before a batch. A batch has no more, unless a unit has.
-const SIZED_AT_ONCE: usize = 20_000;
-
-/// How often a scan is begun again because a connection broke.
-const SCAN_ATTEMPTS: u32 = 3;
-
 /// How often a pause is looked for while the mover waits.
 const TURN: Duration = Duration::from_millis(20);
+
+/// Time after which programs have what they have waited for during a batch.
+const SETTLED_AFTER: Duration = Duration::from_millis(5);
 
 /// How long a server may take to save its data.
 const SAVE_WITHIN: Duration = Duration::from_secs(3600);
@@ -40,12 +38,15 @@ pub(super) struct Source<'s, 'o> {
     pub(super) session: &'s Session<'o>,
     pub(super) node: &'s SessionNode,
     /// The position of the node.
-    position: usize,
+    pub(super) position: usize,
     pub(super) link: Link,
     pub(super) events: KeyEvents,
     pub(super) index: KeyIndex,
     pub(super) pairs: Vec<Pair<'s>>,
     pub(super) size: BatchSize,
+    pace: Pace,
+    /// When the commands of programs were counted last, and their number.
+    counted: Option<(Instant, u64)>,
     /// Bytes of keys that move soon.
     pub(super) sizes: HashMap<Key, u64>,
 }
@@ -54,7 +55,7 @@ pub(super) struct Source<'s, 'o> {
 pub(super) struct Pair<'s> {
     pub(super) target: &'s SessionNode,
     /// The position of the target.
-    position: usize,
+    pub(super) position: usize,
     /// Units below are at the target.
     pub(super) moved: u32,
     /// Keys of the pair at the target that no client has written there: copies of batches that were given up.
@@ -108,6 +109,8 @@ impl<'s, 'o> Source<'s, 'o> {
             index: KeyIndex::new(&moved, session.options.index_bytes),
             pairs,
             size: BatchSize::new(session.options.closure_goal),
+            pace: Pace::new(session.options.foreground_share),
+            counted: None,
             sizes: HashMap::new(),
         };
         let moved = source.move_all();
@@ -126,6 +129,7 @@ impl<'s, 'o> Source<'s, 'o> {
     fn move_all(&mut self) -> Result<(), Fault> {
         self.scan()?;
         self.notify_counts();
+        self.move_empty_pairs()?;
         for pair in 0..self.pairs.len() {
             self.move_pair(pair)?;
             if self.session.stops() {
@@ -141,6 +145,10 @@ impl<'s, 'o> Source<'s, 'o> {
             return Ok(());
         };
         let (target, position) = (pair.target, pair.position);
+        if pair.moved >= UNITS && pair.sweeps.is_empty() {
+            self.notify_done(target);
+            return Ok(());
+        }
         let mut link = self.session.connect(target)?;
         if pair.moved < UNITS {
             let leftovers = match self.leftovers(&mut link, position, pair.moved) {
@@ -156,6 +164,7 @@ impl<'s, 'o> Source<'s, 'o> {
         }
         let start = Instant::now();
         let mut sent = 0;
+        self.counted = self.commands_of_programs();
         while self
             .pairs
             .get(number)
@@ -166,6 +175,7 @@ impl<'s, 'o> Source<'s, 'o> {
             sent += moved.map_err(Fault::without_retry)?;
             self.sweep_due(number, &mut link)?;
             self.slow_down(start, sent)?;
+            self.make_way()?;
         }
         self.sweep_rest(number, &mut link)?;
         if self
@@ -173,197 +183,9 @@ impl<'s, 'o> Source<'s, 'o> {
             .get(number)
             .is_some_and(|pair| pair.moved >= UNITS)
         {
-            self.session.notify(ReshardEvent::PairDone {
-                source: self.node.name.clone(),
-                target: target.name.clone(),
-            });
+            self.notify_done(target);
         }
         Ok(())
-    }
-
-    /// Fills the index. What the node says of new keys meanwhile is added, so that it is complete whenever a key was made.
-    pub(super) fn scan(&mut self) -> Result<(), Fault> {
-        for _ in 0..SCAN_ATTEMPTS {
-            match self.scan_once() {
-                Err(fault) if fault.is_broken() => self.reconnect()?,
-                other => return other,
-            }
-        }
-        self.scan_once()
-    }
-
-    fn scan_once(&mut self) -> Result<(), Fault> {
-        self.index.clear();
-        self.sizes.clear();
-        let mut stale: Vec<Vec<Key>> = self.pairs.iter().map(|_| Vec::new()).collect();
-        let mut cursor = "0".to_owned();
-        loop {
-            let (next, keys) = scan_step(&mut self.link, &cursor)?;
-            for key in keys {
-                self.add(&key, Some(&mut stale))?;
-            }
-            self.drain_events()?;
-            cursor = next;
-            if cursor == "0" {
-                break;
-            }
-        }
-        // Keys of units that have moved: whoever moved them was stopped before they were deleted.
-        let now = Instant::now();
-        for (pair, keys) in self.pairs.iter_mut().zip(stale) {
-            pair.sweeps.add(now, keys);
-        }
-        Ok(())
-    }
-
-    /// Adds a key to the index if it moves; to `stale` if it has moved.
-    fn add(&mut self, key: &[u8], stale: Option<&mut Vec<Vec<Key>>>) -> Result<(), Fault> {
-        let both = &self.session.both;
-        let tag = both.hash_tag().of(key);
-        let way = both.moving().and_then(|moving| moving.way(tag));
-        let Some((source, target, unit)) = way else {
-            if self.session.to.locate(key).is_none() {
-                let text = format!(
-                    "the key {} has no owner by the new topology; give that one a rule for it, or delete the key",
-                    KeyText(key)
-                );
-                return Err(Fault::refused(&self.node.name, text));
-            }
-            return Ok(());
-        };
-        // A key that the node does not own stays: no client reads it there.
-        if source.get() != self.position {
-            return Ok(());
-        }
-        let pair = self
-            .pairs
-            .iter()
-            .position(|pair| NodeIndex::new(pair.position as u16) == target);
-        let Some(pair) = pair else {
-            return Ok(());
-        };
-        let moved = self.pairs.get(pair).map_or(0, |pair| pair.moved);
-        match stale {
-            Some(stale) if unit < moved => {
-                if let Some(keys) = stale.get_mut(pair) {
-                    keys.push(key.into());
-                }
-            }
-            _ => self.index.insert(pair, unit, key),
-        }
-        Ok(())
-    }
-
-    /// Takes in what the node has said of new keys.
-    pub(super) fn drain_events(&mut self) -> Result<(), Fault> {
-        let mut keys: Vec<Key> = Vec::new();
-        self.events.drain(|key| keys.push(key.into()))?;
-        keys.iter().try_for_each(|key| self.add(key, None))
-    }
-
-    /// Waits until the node has said all that it has to say of new keys.
-    pub(super) fn settle_events(&mut self) -> Result<(), Fault> {
-        let mut keys: Vec<Key> = Vec::new();
-        self.events.settle(|key| keys.push(key.into()))?;
-        keys.iter().try_for_each(|key| self.add(key, None))
-    }
-
-    /// Keeps the index true before a batch: another connection for the events if that one broke, and another scan if the
-    /// last one has left keys out.
-    pub(super) fn refresh_index(&mut self, pair: usize) -> Result<(), Fault> {
-        match self.drain_events() {
-            Ok(()) => {}
-            Err(fault) if fault.is_broken() => {
-                self.reopen_events()?;
-            }
-            Err(fault) => return Err(fault),
-        }
-        if self.index.is_used_up(pair) {
-            self.scan()?;
-        }
-        Ok(())
-    }
-
-    /// Replaces the connection for events. New keys may have been missed meanwhile.
-    pub(super) fn reopen_events(&mut self) -> Result<(), Fault> {
-        self.reconnect()?;
-        self.scan()
-    }
-
-    /// Replaces both connections to the node. Waits for it if it is being restarted, after which it has its own
-    /// configuration again.
-    fn reconnect(&mut self) -> Result<(), Fault> {
-        self.link = self.session.reconnect(self.node, &self.link)?;
-        do_not_compress(&mut self.link)?;
-        self.events = KeyEvents::open(self.session, self.node)?;
-        Ok(())
-    }
-
-    /// Chooses the units of the next batch, and returns the first one behind them with the sizes of their keys as far as
-    /// they are known.
-    pub(super) fn choose(&mut self, pair: usize) -> Result<(u32, Vec<(Key, u64)>), Fault> {
-        let limit = self.size.size();
-        // No more fit, however small they are.
-        let count = usize::try_from(limit / KEY_OVERHEAD).unwrap_or(SIZED_AT_ONCE);
-        let keys = self.index.peek(pair, SIZED_AT_ONCE.min(count + 1));
-        self.ask_sizes(&keys)?;
-        let size = |key: Key| {
-            let bytes = self.sizes.get(&key).copied().unwrap_or_default();
-            (key, bytes)
-        };
-        let sized: Vec<(Key, u64)> = keys.into_iter().map(size).collect();
-        // In the order of the index, which has no two keys alike.
-        let mut known = sized.iter();
-        let until = self.index.next_units(pair, limit, |_| match known.next() {
-            Some((_, bytes)) => bytes + KEY_OVERHEAD,
-            None => limit + 1,
-        });
-        let moved = self.pairs.get(pair).map_or(UNITS, |pair| pair.moved);
-        Ok((until.unwrap_or(moved), sized))
-    }
-
-    /// Asks for the sizes of those keys that were not asked for before an earlier batch.
-    fn ask_sizes(&mut self, keys: &[Key]) -> Result<(), Fault> {
-        let is_new = |key: &&Key| !self.sizes.contains_key(*key);
-        let new: Vec<Key> = keys.iter().filter(is_new).cloned().collect();
-        let bytes = match sizes(&mut self.link, &new) {
-            Err(fault) if fault.is_broken() => {
-                self.link = self.session.reconnect(self.node, &self.link)?;
-                sizes(&mut self.link, &new)?
-            }
-            other => other?,
-        };
-        self.sizes.extend(new.into_iter().zip(bytes));
-        Ok(())
-    }
-
-    /// Finds the keys of the pair at its target that no client has written there: those of units from `moved` on. What is
-    /// below has moved, and belongs to the target.
-    fn leftovers(
-        &self,
-        link: &mut Link,
-        target: usize,
-        moved: u32,
-    ) -> Result<BTreeSet<(u32, Key)>, Fault> {
-        let mut found = BTreeSet::new();
-        let mut cursor = "0".to_owned();
-        loop {
-            let (next, keys) = scan_step(link, &cursor)?;
-            for key in keys {
-                let way = self.session.both.moving();
-                let way = way.and_then(|moving| moving.way(self.session.both.hash_tag().of(&key)));
-                if let Some((from, to, unit)) = way
-                    && (from.get(), to.get()) == (self.position, target)
-                    && unit >= moved
-                {
-                    found.insert((unit, key));
-                }
-            }
-            cursor = next;
-            if cursor == "0" {
-                return Ok(found);
-            }
-        }
     }
 
     /// Deletes what may be deleted by now.
@@ -434,15 +256,71 @@ impl<'s, 'o> Source<'s, 'o> {
             return Ok(());
         };
         let due = Duration::from_secs_f64(sent as f64 / limit as f64);
-        while start.elapsed() < due && !self.session.stops() {
-            thread::sleep(TURN.min(due.saturating_sub(start.elapsed())));
-            // A server closes a connection that does not read.
+        self.sleep_until(start + due)
+    }
+
+    /// Leaves the node to programs for as long as they need to have their share.
+    fn make_way(&mut self) -> Result<(), Fault> {
+        if self.pace.is_off() {
+            return Ok(());
+        }
+        let before = self.counted.take();
+        self.counted = self.commands_of_programs();
+        let (Some((from, before)), Some((now, commands))) = (before, self.counted) else {
+            return Ok(());
+        };
+        let time = now.saturating_duration_since(from);
+        let Some(pause) = self.pace.worked(commands.saturating_sub(before), time) else {
+            return Ok(());
+        };
+        // Requests that have waited for the batch, and questions about the record, come first.
+        let settled = now + SETTLED_AFTER.min(pause / 2);
+        self.sleep_until(settled)?;
+        let before = self.commands_of_programs();
+        self.sleep_until(now + pause)?;
+        self.counted = self.commands_of_programs();
+        if let (Some((from, before)), Some((now, commands))) = (before, self.counted) {
+            let time = now.saturating_duration_since(from);
+            self.pace.rested(commands.saturating_sub(before), time);
+        }
+        Ok(())
+    }
+
+    /// The number of commands of others that the node has processed. `None` if it cannot be asked; whoever needs the
+    /// connection next finds out why.
+    fn commands_of_programs(&mut self) -> Option<(Instant, u64)> {
+        if self.pace.is_off() {
+            return None;
+        }
+        let info = self.link.text(&["INFO", "stats"]).ok()?;
+        let mut lines = info.lines();
+        let all = lines.find_map(|line| line.strip_prefix("total_commands_processed:"))?;
+        let own = self.node.own_commands.load(Ordering::Relaxed);
+        let all: u64 = all.trim().parse().ok()?;
+        Some((Instant::now(), all.saturating_sub(own)))
+    }
+
+    /// Sleeps until then, or until the session stops. Takes in what the node says of new keys meanwhile: a server closes a
+    /// connection that does not read.
+    fn sleep_until(&mut self, end: Instant) -> Result<(), Fault> {
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.session.stops() {
+                return Ok(());
+            }
+            thread::sleep(TURN.min(left));
             match self.drain_events() {
                 Err(fault) if fault.is_broken() => return Ok(()),
                 other => other?,
             }
         }
-        Ok(())
+    }
+
+    fn notify_done(&self, target: &SessionNode) {
+        self.session.notify(ReshardEvent::PairDone {
+            source: self.node.name.clone(),
+            target: target.name.clone(),
+        });
     }
 
     fn notify_counts(&self) {

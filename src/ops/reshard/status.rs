@@ -21,6 +21,8 @@ pub struct ReshardStatus {
     pub pairs: Vec<PairStatus>,
     /// The movers that the records name: more than one if a takeover has not reached all nodes.
     pub movers: Vec<String>,
+    /// True if a pause was [requested](super::Reshard::request_pause): nothing moves before it is resumed.
+    pub is_paused: bool,
 }
 
 /// How far a reshard has come as a whole.
@@ -90,6 +92,7 @@ impl ReshardStatus {
             stage,
             pairs: pairs.collect(),
             movers,
+            is_paused: stage == ReshardStage::UnderWay && view.is_paused(),
         })
     }
 
@@ -115,9 +118,13 @@ impl fmt::Display for ReshardStatus {
             ReshardStage::Finished => "finished",
         };
         let percent = 100.0 * self.share();
+        let paused = match self.is_paused {
+            true => "; paused, `redis-sharding reshard resume` goes on",
+            false => "",
+        };
         writeln!(
             f,
-            "topology {:016x} -> {:016x}: {stage}, {percent:.1} %",
+            "topology {:016x} -> {:016x}: {stage}, {percent:.1} %{paused}",
             self.from, self.to
         )?;
         for mover in &self.movers {

@@ -40,6 +40,11 @@ impl Sweeps {
         self.durability
     }
 
+    /// True if no key waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// Adds the keys of a batch that both nodes call moved since `now`.
     pub(super) fn add(&mut self, now: Instant, keys: Vec<Key>) {
         if !keys.is_empty() {

@@ -8,6 +8,7 @@ use redis::ProtocolVersion;
 use super::facts::ServerFacts;
 use super::fault::Fault;
 use super::link::{Link, MoverName, text_of};
+use super::pause;
 use super::records::{Fingerprints, KnownNode, Stage, stage};
 use crate::endpoint::Endpoint;
 use crate::error::Error;
@@ -47,6 +48,8 @@ pub(super) struct NodeReply {
     pub(super) link: Link,
     pub(super) reading: RecordReading,
     pub(super) facts: ServerFacts,
+    /// The topology to which a reshard is to pause.
+    pub(super) pause: Option<u64>,
 }
 
 impl View {
@@ -121,6 +124,16 @@ impl View {
         self.nodes.iter().map(ViewNode::known).collect()
     }
 
+    /// True if a node has been told that this reshard is to pause.
+    pub(super) fn is_paused(&self) -> bool {
+        let to = Some(self.to.fingerprint());
+        let mut replies = self
+            .nodes
+            .iter()
+            .filter_map(|node| node.reply.as_ref().ok());
+        replies.any(|reply| reply.pause == to)
+    }
+
     /// How far the reshard has come.
     ///
     /// # Errors
@@ -154,6 +167,7 @@ fn ask(endpoint: &Arc<Endpoint>, mover: &Arc<str>, limit: Duration) -> Result<No
     let reading = link.record()?;
     let facts = facts(&mut link)?;
     Ok(NodeReply {
+        pause: pause::requested(&mut link)?,
         link,
         reading,
         facts,

@@ -313,8 +313,8 @@ fn inspection(manifest: &Manifest, totals: Option<&Totals>) -> Inspection {
             None => inspected,
         }
     });
-    let remarks = manifest.notes.iter();
-    let remarks = remarks.chain(totals.iter().flat_map(|totals| &totals.notes));
+    let remarks = manifest.remarks.iter();
+    let remarks = remarks.chain(totals.iter().flat_map(|totals| &totals.remarks));
     Inspection {
         created_at: Some(manifest.created_at),
         tool: Some(manifest.tool.clone()),

@@ -12,17 +12,7 @@
 
 use std::fmt;
 
-use redis::Value;
-
-use crate::topology::record::{NodeRecord, RecordEpoch};
-
-/// The record of a node as the script has read it, and the server's `run_id`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct RecordReply {
-    /// `None` if there is none.
-    pub(crate) record: Option<String>,
-    pub(crate) run_id: String,
-}
+use crate::topology::record::{NodeRecord, RecordEpoch, RecordReply};
 
 /// What a client goes by at a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,51 +51,6 @@ pub(crate) enum RecordProblem {
     OtherTopology { found: u64, followed: u64 },
     /// The node has left the fleet.
     Retired,
-}
-
-impl RecordReply {
-    /// Takes the reply to the script apart. `None` if it is not that of the script.
-    pub(crate) fn of(reply: &Value) -> Option<Self> {
-        let Value::Array(items) = reply else {
-            return None;
-        };
-        let text = |value: &Value| match value {
-            Value::BulkString(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
-            Value::SimpleString(text) => Some(text.clone()),
-            _ => None,
-        };
-        match &items[..] {
-            [Value::Nil, run_id] => Some(Self {
-                record: None,
-                run_id: text(run_id)?,
-            }),
-            [record, run_id] => Some(Self {
-                record: Some(text(record)?),
-                run_id: text(run_id)?,
-            }),
-            _ => None,
-        }
-    }
-
-    /// The record, whoever it was written to. `None` also if it cannot be read.
-    pub(crate) fn parsed(&self) -> Option<NodeRecord> {
-        NodeRecord::parse(self.record.as_deref()?).ok()
-    }
-
-    /// The record, if it can be used.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong with it.
-    pub(crate) fn sealed(&self) -> Result<NodeRecord, RecordProblem> {
-        let text = self.record.as_deref().ok_or(RecordProblem::Missing)?;
-        let record = NodeRecord::parse(text)
-            .map_err(|error| RecordProblem::Unreadable(error.to_string()))?;
-        match record.seal == self.run_id {
-            true => Ok(record),
-            false => Err(RecordProblem::OtherServer),
-        }
-    }
 }
 
 /// What the record of a node means for a connection that has presented this epoch.
@@ -172,6 +117,7 @@ impl fmt::Display for RecordProblem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::topology::record::requests::RecordTexts;
 
     const FOLLOWED: Followed = Followed {
         epoch: RecordEpoch::new(3, 17),
@@ -193,6 +139,7 @@ mod tests {
         let reply = RecordReply {
             record: record.map(ToString::to_string),
             run_id: "run-1".to_owned(),
+            texts: RecordTexts::default(),
         };
         judge(FOLLOWED, &reply)
     }
@@ -224,6 +171,7 @@ mod tests {
         let reply = RecordReply {
             record: Some("redis-sharding record 2\n".to_owned()),
             run_id: "run-1".to_owned(),
+            texts: RecordTexts::default(),
         };
         let judged = judge(FOLLOWED, &reply);
         assert!(matches!(
@@ -282,17 +230,5 @@ mod tests {
         };
         let expected = RecordDecision::Refused(RecordProblem::Retired);
         assert_eq!(judged(Some(&retired)), expected);
-    }
-
-    #[test]
-    fn reply_of_the_script_is_the_record_and_the_run_id() {
-        let bulk = |text: &str| Value::BulkString(text.as_bytes().to_vec());
-        let none = RecordReply::of(&Value::Array(vec![Value::Nil, bulk("r")])).unwrap();
-        assert_eq!((none.record, &*none.run_id), (None, "r"));
-        let some = RecordReply::of(&Value::Array(vec![bulk("text"), bulk("r")])).unwrap();
-        assert_eq!(some.record.as_deref(), Some("text"));
-        for other in [Value::Nil, Value::Array(vec![bulk("text")]), bulk("text")] {
-            assert_eq!(RecordReply::of(&other), None);
-        }
     }
 }

@@ -26,11 +26,12 @@
 //!   node, and those from there to the second number are closed: nobody may read or write them.
 //!
 //! `check` decides what a record means for a new connection; `name` has the names of connections, and `script` the scripts
-//! that clients send. `requests` are those that read and write the record, and `view` decides which topology follows from the
-//! records of all nodes. Nothing here connects to a node.
+//! that clients send. `requests` are those that read and write the record, `reply` takes replies apart, and `view` decides
+//! which topology follows from the records of all nodes. Nothing here connects to a node.
 
 mod check;
 mod name;
+mod reply;
 pub(crate) mod requests;
 mod script;
 mod view;
@@ -46,8 +47,9 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::error::Error;
 use crate::partition::line::{Line, Quoted, SyntaxError, lines};
 
-pub(crate) use self::check::{Followed, RecordDecision, RecordProblem, RecordReply, judge};
+pub(crate) use self::check::{Followed, RecordDecision, RecordProblem, judge};
 pub(crate) use self::name::{ConnectionRole, NameSuffix};
+pub(crate) use self::reply::RecordReply;
 pub(crate) use self::script::{FLUSHALL_SCRIPT, READ_SCRIPT};
 pub(crate) use self::view::{FollowedFleet, Learned, RecordView, Repair};
 

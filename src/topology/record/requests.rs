@@ -5,7 +5,7 @@
 
 use redis::{Cmd, Value, cmd};
 
-use super::{NodeRecord, READ_SCRIPT, RecordEpoch};
+use super::{NodeRecord, READ_SCRIPT, RecordEpoch, RecordReply};
 use crate::error::{Error, ErrorKind};
 
 /// Returns what [`READ_SCRIPT`] returns, and the texts beside the record. A key that is not there is false in a script, which
@@ -109,23 +109,15 @@ impl RecordReading {
     ///
     /// If the server has refused the question, and if the record cannot be read.
     pub(crate) fn of(node: &str, reply: &Value) -> Result<Self, Error> {
-        let items = match reply {
-            Value::Array(items) => items,
-            Value::ServerError(error) => return Err(refused(node, error)),
-            _ => return Err(odd(node)),
-        };
-        let text = |at: usize| match items.get(at) {
-            Some(Value::BulkString(bytes)) => Ok(Some(String::from_utf8_lossy(bytes).into_owned())),
-            Some(Value::Nil) | None => Ok(None),
-            Some(_) => Err(odd(node)),
-        };
+        if let Value::ServerError(error) = reply {
+            return Err(refused(node, error));
+        }
+        let parts = RecordReply::of(reply).ok_or_else(|| odd(node))?;
+        let record = parts.record.map(|text| record(node, &text)).transpose()?;
         Ok(Self {
-            record: text(0)?.map(|text| record(node, &text)).transpose()?,
-            run_id: text(1)?.ok_or_else(|| odd(node))?,
-            texts: RecordTexts {
-                topology: text(2)?,
-                target: text(3)?,
-            },
+            record,
+            run_id: parts.run_id,
+            texts: parts.texts,
         })
     }
 

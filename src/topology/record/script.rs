@@ -10,10 +10,12 @@ local record = redis.call('GET', 'redis-sharding:record')
 local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
 return {record, run_id or ''}";
 
-/// FLUSHALL, with its arguments, that keeps the record and the topologies beside it.
+/// FLUSHALL, with its arguments, that keeps the record and what is beside it: the topologies, the request that a reshard
+/// pauses, and the configuration that the node has had before the reshard.
 pub(crate) const FLUSHALL_SCRIPT: &str = "\
 redis.call('SELECT', 15)
-local keys = {'redis-sharding:record', 'redis-sharding:topology', 'redis-sharding:target'}
+local keys = {'redis-sharding:record', 'redis-sharding:topology', 'redis-sharding:target', 'redis-sharding:reshard-pause',
+  'redis-sharding:former-events', 'redis-sharding:former-compression'}
 local kept = redis.call('MGET', unpack(keys))
 local reply = redis.call('FLUSHALL', unpack(ARGV))
 for number, key in ipairs(keys) do

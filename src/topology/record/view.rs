@@ -35,9 +35,9 @@ pub(crate) struct RecordView {
     followed: BTreeMap<String, RecordEpoch>,
     /// True if something has changed that `followed` does not contain.
     is_changed: bool,
-    /// Number of times that a node has lost its record. What the others have said before does not count for a repair: they
-    /// may have been cut off from here since, and follow another topology.
-    losses: u64,
+    /// Number of times that a node has lost its record, or named another topology. What the others have said before does not
+    /// count for what follows: they may have been cut off from here since, and go by another topology.
+    doubts: u64,
 }
 
 /// What is known of one node.
@@ -47,7 +47,7 @@ struct KnownNode {
     record: Option<NodeRecord>,
     /// What the node says instead, if that is no such record.
     problem: Option<RecordReading>,
-    /// Number of losses of any node that were known when its record was asked for last.
+    /// Number of doubts that were known when its record was asked for last.
     asked_after: u64,
 }
 
@@ -91,7 +91,7 @@ impl RecordView {
             topologies,
             followed: BTreeMap::new(),
             is_changed: false,
-            losses: 0,
+            doubts: 0,
         }
     }
 
@@ -127,13 +127,39 @@ impl RecordView {
     }
 
     /// True if a node has this record, and the client does not go by it although it knows all that it can: most other nodes
-    /// name another topology.
+    /// name another topology, and have been asked since. A client that was stopped for a while meets one node first.
     pub(crate) fn disagrees(&self, node: &str, record: &NodeRecord) -> bool {
         let known = self.nodes.get(node).and_then(|node| node.record.as_ref());
         self.is_agreed
             && !self.is_changed
             && known == Some(record)
             && self.followed(node) != record.epoch
+            && !self.may_follow(record.topology)
+    }
+
+    /// True if most nodes may name this topology by now: they do, as far as they have been asked since one of them did.
+    fn may_follow(&self, fingerprint: u64) -> bool {
+        let nodes = self.base.nodes().iter().map(|node| node.name());
+        let known = |name| {
+            let node = self.nodes.get(name);
+            let record = node.and_then(|node| node.record.as_ref());
+            let names_it = record.is_some_and(|record| record.topology == fingerprint);
+            (
+                names_it,
+                node.is_some_and(|node| node.asked_after >= self.doubts),
+            )
+        };
+        let (all, mut named, mut unasked) = (self.base.nodes().len(), 0, 0);
+        for name in nodes {
+            match known(name) {
+                (true, _) => named += 1,
+                (false, true) => {}
+                (false, false) => unasked += 1,
+            }
+        }
+        // Without its text it cannot be followed yet either.
+        let has_text = self.topologies.contains_key(&fingerprint);
+        2 * (named + unasked) > all && (unasked > 0 || !has_text)
     }
 
     /// A node whose record names a topology that is not known.
@@ -154,18 +180,19 @@ impl RecordView {
         reshard.is_some_and(|reshard| reshard.to == self.base.fingerprint())
     }
 
-    /// Number of losses so far, to be taken before a node is asked.
-    pub(crate) fn losses(&self) -> u64 {
-        self.losses
+    /// Number of doubts so far, to be taken before a node is asked.
+    pub(crate) fn doubts(&self) -> u64 {
+        self.doubts
     }
 
-    /// True if a node is to be asked again, as another one has lost its record since.
+    /// True if a node is to be asked again, as another one has lost its record since, or named another
+    /// topology.
     pub(crate) fn is_to_be_asked(&self, node: &str) -> bool {
         let known = self.nodes.get(node);
-        known.is_some_and(|known| known.asked_after < self.losses)
+        known.is_some_and(|known| known.asked_after < self.doubts)
     }
 
-    /// Takes in what a node has said, which was asked when so many losses were known.
+    /// Takes in what a node has said, which was asked when so many doubts were known.
     ///
     /// # Errors
     ///
@@ -194,16 +221,22 @@ impl RecordView {
             if is_known {
                 return Ok(Learned::Known);
             }
-            self.losses += 1;
+            self.doubts += 1;
             return Ok(Learned::Lost);
         };
         let was_lost = known.problem.take().is_some();
-        if known.record.as_ref() != Some(record) {
+        let is_new = known.record.as_ref() != Some(record);
+        if is_new {
             known.record = Some(record.clone());
             self.is_changed = true;
         }
         let own = self.base.fingerprint();
         let target = record.reshard.as_ref().map(|reshard| reshard.to);
+        let moves_to = self.target.as_ref().map(Topology::fingerprint);
+        let leads_elsewhere = record.topology != own && target != Some(own);
+        if is_new && self.is_agreed && leads_elsewhere && moves_to != Some(record.topology) {
+            self.doubts += 1;
+        }
         if !self.is_agreed && (record.topology == own || target == Some(own)) {
             self.is_agreed = true;
         }
@@ -235,11 +268,14 @@ impl RecordView {
             let is_same = known.is_some_and(|(known, _)| known.to_string() == topology.to_string());
             let known = known.map(|(known, _)| known.clone());
             // The one that is in use stays if nothing has changed.
+            let is_first = known.is_none();
             let topology = known.filter(|_| is_same).unwrap_or(topology);
             if !is_same && fingerprint == self.base.fingerprint() {
                 self.base = topology.clone();
                 self.is_changed = true;
             }
+            // What was named before its text was known may be followed now.
+            self.is_changed |= is_first;
             self.topologies.insert(fingerprint, (topology, term));
         }
         Ok(())
@@ -508,12 +544,36 @@ mod tests {
         assert_eq!(next.topology.fingerprint(), own.fingerprint());
         // What it names is not followed there yet, so nothing is sent to it.
         assert!(!next.epochs.contains_key("a"));
-        assert!(view.disagrees("a", &record((2, 1), &other)));
+        // The others may name it by now.
+        assert!(!view.disagrees("a", &record((2, 1), &other)));
+        assert!(view.is_to_be_asked("b") && view.is_to_be_asked("c"));
+        let doubts = view.doubts();
+        for (name, disagrees) in [("b", false), ("c", true)] {
+            view.learn(name, &reading(record((1, 1), &own)), doubts)
+                .unwrap();
+            assert_eq!(view.disagrees("a", &record((2, 1), &other)), disagrees);
+        }
         view.learn("b", &named(), 0).unwrap();
         let next = view.next().unwrap().unwrap();
         assert_eq!(next.topology.fingerprint(), other.fingerprint());
         let epochs: Vec<&str> = next.epochs.keys().map(String::as_str).collect();
         assert_eq!(epochs, ["a", "b"]);
+    }
+
+    #[test]
+    fn view_follows_a_topology_whose_text_comes_after_the_records() {
+        let (mut view, _) = agreed();
+        let other = topology(&["a", "b", "c", "d"]);
+        for name in ["a", "b", "c"] {
+            let named = reading(record((2, 1), &other));
+            view.learn(name, &named, view.doubts()).unwrap();
+            view.next().unwrap();
+        }
+        assert!(!view.disagrees("a", &record((2, 1), &other)));
+        let named = with_texts(reading(record((2, 1), &other)), &other, None);
+        view.learn("a", &named, view.doubts()).unwrap();
+        let next = view.next().unwrap().unwrap();
+        assert_eq!(next.topology.fingerprint(), other.fingerprint());
     }
 
     #[test]
@@ -595,11 +655,11 @@ mod tests {
         // What they have said before may be out of date.
         assert!(view.repairs().is_empty());
         assert!(view.is_to_be_asked("a") && view.is_to_be_asked("c"));
-        let losses = view.losses();
+        let doubts = view.doubts();
         let again = || reading(record((1, 1), &own));
-        assert_eq!(view.learn("a", &again(), losses).unwrap(), Learned::News);
+        assert_eq!(view.learn("a", &again(), doubts).unwrap(), Learned::News);
         assert!(view.repairs().is_empty());
-        view.learn("c", &again(), losses).unwrap();
+        view.learn("c", &again(), doubts).unwrap();
         let repairs = view.repairs();
         assert_eq!(repairs.len(), 1);
         assert_eq!((&*repairs[0].node, repairs[0].expected), ("b", None));
@@ -613,7 +673,7 @@ mod tests {
             record: Some(expected),
             ..empty()
         };
-        assert_eq!(view.learn("b", &repaired, losses).unwrap(), Learned::News);
+        assert_eq!(view.learn("b", &repaired, doubts).unwrap(), Learned::News);
         assert!(view.repairs().is_empty());
     }
 
@@ -630,9 +690,9 @@ mod tests {
                 ..reading(record(epoch, &topology(names)))
             };
             view.learn("b", &copied, 0).unwrap();
-            let losses = view.losses();
+            let doubts = view.doubts();
             for name in ["a", "c"] {
-                view.learn(name, &reading(record((1, 1), &own)), losses)
+                view.learn(name, &reading(record((1, 1), &own)), doubts)
                     .unwrap();
             }
             let repairs = view.repairs();
@@ -648,14 +708,14 @@ mod tests {
     fn record_is_not_repaired_while_a_term_is_claimed() {
         let (mut view, own) = agreed();
         view.learn("b", &empty(), 0).unwrap();
-        let losses = view.losses();
-        view.learn("a", &reading(record((1, 1), &own)), losses)
+        let doubts = view.doubts();
+        view.learn("a", &reading(record((1, 1), &own)), doubts)
             .unwrap();
         let claimed = NodeRecord {
             mover: Some("m".into()),
             ..record((2, 0), &own)
         };
-        view.learn("c", &reading(claimed), losses).unwrap();
+        view.learn("c", &reading(claimed), doubts).unwrap();
         assert!(view.repairs().is_empty());
     }
 }

@@ -230,7 +230,7 @@ impl Progress {
             BackupEvent::Void { cause } => self.note(&format!("{cause}; once more")),
             BackupEvent::FellBack { to, cause } => self.note(&format!("{cause}; reading by {to}")),
             BackupEvent::Cut { cut, pause, keys } => {
-                if cut.is_one_moment() {
+                if cut.is_consistent() {
                     self.note(&format!("writes were paused for {} ms", pause.as_millis()));
                 }
                 self.begin(keys);
@@ -339,7 +339,7 @@ fn summary(report: &BackupReport) -> String {
             HumanBytes(node.bytes)
         );
     }
-    let pause = match report.cut.is_one_moment() {
+    let pause = match report.cut.is_consistent() {
         true => format!("; writes were paused for {} ms", report.pause.as_millis()),
         false => "; each key is as it was when it was read".to_owned(),
     };

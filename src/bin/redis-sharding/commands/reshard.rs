@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 use redis_sharding::ops::reshard::{
-    Reshard as Mover, ReshardEvent, ReshardOptions, ReshardOutcome, ReshardPlan, ReshardStage,
-    ReshardStatus,
+    PauseOutcome, Reshard as Mover, ReshardEvent, ReshardOptions, ReshardOutcome, ReshardPlan,
+    ReshardStage, ReshardStatus,
 };
 use serde_json::{Value, json};
 
@@ -43,6 +43,8 @@ enum Action {
     Plan(Plan),
     Run(Run),
     Status(Status),
+    Pause(Pause),
+    Resume(Resume),
     Abort(Abort),
 }
 
@@ -52,6 +54,8 @@ impl Reshard {
             Action::Plan(action) => action.run(),
             Action::Run(action) => action.run(),
             Action::Status(action) => action.run(),
+            Action::Pause(action) => action.run(),
+            Action::Resume(action) => action.run.start(true),
             Action::Abort(action) => action.run(),
         }
     }
@@ -122,14 +126,31 @@ struct Run {
     /// Number of nodes whose keys are moved at a time
     #[arg(long, value_name = "N", default_value_t = 2)]
     sources: usize,
+    /// Percentage of their commands per second that programs are to have of each node; 0 for all speed
+    #[arg(long, value_name = "PERCENT", default_value_t = 60, value_parser = clap::value_parser!(u8).range(0..=95))]
+    foreground: u8,
     #[command(flatten)]
     mover: MoverArgs,
 }
 
+/// Goes on with a run that was paused by `reshard pause`
+///
+/// Takes the request back that the nodes keep, and goes on as `reshard run` does.
+#[derive(Args)]
+struct Resume {
+    #[command(flatten)]
+    run: Run,
+}
+
 impl Run {
     fn run(self) -> Result<Outcome, Failure> {
+        self.start(false)
+    }
+
+    fn start(self, is_resumed: bool) -> Result<Outcome, Failure> {
         let options = ReshardOptions::new()
             .with_sources_at_once(self.sources)
+            .with_foreground_share(f64::from(self.foreground) / 100.0)
             .with_bytes_per_second(self.rate.map(|rate| rate as u64));
         let mover = self.mover.mover(options)?;
         let plan = mover.plan().map_err(failed)?;
@@ -142,11 +163,18 @@ impl Run {
         }
         pause_on_interrupt(&mover)?;
         let mut progress = Progress::new(&plan);
-        let outcome = mover.run(|event| progress.event(&event));
+        let listener = |event| progress.event(&event);
+        let outcome = match is_resumed {
+            true => mover.resume(listener),
+            false => mover.run(listener),
+        };
         progress.bar.finish_and_clear();
         let outcome = outcome.map_err(failed)?;
         let end = match outcome {
             ReshardOutcome::Finished => "the new topology is in force",
+            ReshardOutcome::Paused if mover.status().is_ok_and(|status| status.is_paused) => {
+                "paused by `redis-sharding reshard pause`; `redis-sharding reshard resume` goes on"
+            }
             ReshardOutcome::Paused => "paused; another run goes on",
         };
         print(&format!("{}{end}\n", progress.summary()))?;
@@ -173,6 +201,33 @@ impl Status {
             false => print(&status.to_string())?,
         }
         Ok(Outcome::Fine)
+    }
+}
+
+/// Stops the mover at the next batch, from another terminal or machine
+///
+/// The nodes keep the request: no other run begins before `reshard resume`. Exit code 1 if the mover is still at work when the
+/// time is over, or none was.
+#[derive(Args)]
+struct Pause {
+    /// Number of seconds to wait for the mover
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    within: u64,
+    #[command(flatten)]
+    mover: MoverArgs,
+}
+
+impl Pause {
+    fn run(self) -> Result<Outcome, Failure> {
+        let mover = self.mover.mover(ReshardOptions::new())?;
+        let outcome = mover.request_pause(Duration::from_secs(self.within));
+        let outcome = outcome.map_err(failed)?;
+        let goes_on = match outcome {
+            PauseOutcome::Finished => "",
+            _ => "; `redis-sharding reshard resume` goes on",
+        };
+        print(&format!("{outcome}{goes_on}\n"))?;
+        Ok(Outcome::of(outcome == PauseOutcome::Paused))
     }
 }
 
@@ -324,6 +379,7 @@ fn status_json(status: &ReshardStatus) -> Value {
         "stage": format!("{:?}", status.stage),
         "share": status.share(),
         "movers": status.movers,
+        "paused": status.is_paused,
         "pairs": pairs.collect::<Vec<_>>(),
     })
 }

@@ -8,6 +8,10 @@
 //! The rules of the protocol can be left out one at a time, and each that is left out must be missed: otherwise the
 //! simulation would not show that it is kept.
 //!
+//! There is one pair of nodes. Several pairs of a source that are closed, moved or opened by one record of it need no run of their
+//! own: no rule joins two pairs, so what the records say of each is what they would say if it had moved alone, with other
+//! epochs in between.
+//!
 //! * `world`: the servers, and what is on the way to them.
 //! * `client`: plans, connects, learns and acknowledges.
 //! * `mover`: closes, fences, copies, publishes and deletes, batch by batch.
