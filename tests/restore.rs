@@ -586,11 +586,19 @@ fn keys_whose_replies_were_lost_are_not_taken_for_those_of_others() {
     run(&mut servers.connection(0), &["SET", "user:stream", "mine"]);
     let options = RestoreOptions::new()
         .with_existing(ExistingKeys::Skip)
+        // In many batches.
+        .with_bytes_per_second(300_000)
         .with_reply_within(Duration::from_secs(1));
     let restorer = Restore::new(target(), options).unwrap();
+    let mut batches = 0;
     let report = restorer.run(&mut RestoreInput::rdb([&file]), |event| match event {
-        // The keys arrive, and the replies do not.
-        RestoreEvent::Begun { .. } => cut.set_direction(Direction::ToClient, Mode::Drop),
+        RestoreEvent::Restored { .. } => {
+            batches += 1;
+            if batches == 1 {
+                // From now on keys arrive, and replies do not.
+                cut.set_direction(Direction::ToClient, Mode::Drop);
+            }
+        }
         RestoreEvent::Waiting { .. } => cut.set(Mode::Pass),
         _ => {}
     });
