@@ -42,7 +42,9 @@ pub(crate) use self::totals::{NodeTotals, Totals};
 pub(crate) use self::writer::ArchiveWriter;
 
 #[cfg(any(test, fuzzing))]
-pub(crate) use self::repair::repaired;
+pub(crate) use self::{frame::RawFrame, repair::repaired};
+#[cfg(test)]
+use self::{assembler::Function, builder::LEVEL_STORED, damage::Lost};
 
 #[cfg(any(test, fuzzing))]
 mod repair;
