@@ -46,6 +46,7 @@ pages! {
     compatibility: "compatibility.md",
     ecosystem: "ecosystem.md",
     errors: "errors.md",
+    from_envoy: "from-envoy.md",
     from_one_redis_to_four: "from-one-redis-to-four.md",
     from_twemproxy: "from-twemproxy.md",
     limits: "limits.md",

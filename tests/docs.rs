@@ -239,6 +239,7 @@ fn changelog_names_every_placement() {
         HashTag::JedisPattern,
         HashTag::LineStart(b'{', b'}'),
         HashTag::PhpRedis,
+        HashTag::LastBraces,
     ];
     let hashes = KeyHash::ALL.iter().map(|hash| hash.name().into());
     for name in hashes.chain(tags.iter().map(HashTag::name)) {
@@ -265,6 +266,7 @@ fn balance_svg_shows_every_placement() {
 fn topologies_in_the_docs_are_parsed() {
     let pages = [
         include_str!("../docs/placements.md"),
+        include_str!("../docs/from-envoy.md"),
         include_str!("../docs/from-twemproxy.md"),
     ];
     let texts = pages
@@ -273,7 +275,7 @@ fn topologies_in_the_docs_are_parsed() {
     let texts: Vec<&str> = texts
         .map(|rest| rest.split_once("```").unwrap().0)
         .collect();
-    assert_eq!(texts.len(), 2);
+    assert_eq!(texts.len(), 3);
     for text in texts {
         let topology = Topology::parse(text).unwrap();
         assert!(topology.nodes().iter().all(NodeSpec::is_named));

@@ -101,6 +101,9 @@ fn range_1_placement_is_frozen() {
 fn peer_preset_placements_are_frozen() {
     let expected = [
         ("codis/1", 0xf76a_e01c_6ea6_91ec),
+        ("django-redis/1", 0x5cf2_1304_5e68_3dde),
+        ("envoy-maglev/1", 0x1682_872b_2e7c_60f8),
+        ("envoy-ring-hash/1", 0xa822_342c_f2de_6647),
         ("go-redis-3/1", 0x109d_ce15_24b2_a8d3),
         ("go-redis-8/1", 0x122f_78eb_67bd_3fd1),
         ("jedis-2.0/1", 0x3ce2_a86c_a490_fead),
@@ -109,14 +112,20 @@ fn peer_preset_placements_are_frozen() {
         ("libmemcached-ketama-weighted/1", 0xc9de_eb3b_851d_1bd3),
         ("libmemcached-ketama/1", 0xc449_778a_6355_f64e),
         ("libmemcached-modula/1", 0xa5d3_03af_7aa6_aad8),
+        ("nginx-consistent/1", 0xc6b8_2890_0b0c_c823),
+        ("nginx-plain/1", 0xdd04_d83e_fbfa_3f98),
+        ("node-hashring/1", 0xc9de_eb3b_851d_1bd3),
         ("phpredis-consistent/1", 0x1111_50da_197a_9d11),
         ("phpredis-range/1", 0x01da_4f67_4bb7_72ed),
         ("predis-hash-ring/1", 0xbd52_7cbe_b49c_4f08),
         ("predis-ketama-ring/1", 0x840a_d961_fd4d_795f),
+        ("pyhashring/1", 0xc9d7_f83c_a2e3_5f5c),
         ("redis-rb-4/1", 0xacee_c137_daa0_7076),
         ("redis-rb-5/1", 0x0256_2385_91f2_094e),
         ("twemproxy-ketama/1", 0xeeb1_1910_50fc_541b),
         ("twemproxy-modula/1", 0x3f5a_52ad_2ef6_5bdf),
+        ("uhashring-ketama/1", 0xc9de_eb3b_851d_1bd3),
+        ("uhashring/1", 0xac6b_23f2_c960_cfce),
     ];
     let own = [
         "hash-mod/1",
@@ -175,6 +184,11 @@ fn key_hashes_are_frozen() {
         ("php-xxh3", 0xa96b_e3d4_0440_066d),
         ("php-xxh32", 0xd255_85b8_495d_e54b),
         ("php-xxh64", 0xc8b4_0425_0510_48b8),
+        ("md5-wide", 0xcbc5_1891_eb3a_3337),
+        ("murmur64a-std", 0x043b_6790_4ff2_38d0),
+        ("sha1", 0xe6a4_a8fb_b644_3d65),
+        ("sha256", 0x6f8b_4026_c78c_60e8),
+        ("sha256-wide", 0x80a6_4273_7898_aa28),
     ];
     assert_eq!(KeyHash::ALL.len(), expected.len());
     for (hash, (name, expected)) in KeyHash::ALL.iter().zip(expected) {
@@ -192,8 +206,11 @@ fn placements_with_nodes_out_are_frozen() {
     const USERS: (&str, &str) = ("numeric \"user:\"", "0..=2499 node-0, 2500..=4999 node-1");
     const CITIES: (&str, &str) = ("bytes \"city:\"", "..\"5\" node-1, \"5\".. node-2");
     type Frozen = (&'static str, &'static [(&'static str, &'static str)], u64);
-    let expected: [Frozen; 31] = [
+    let expected: [Frozen; 40] = [
         ("codis/1", &[], 0x2123_7559_478a_8cd3),
+        ("django-redis/1", &[], 0xb5cc_bf96_2845_4411),
+        ("envoy-maglev/1", &[], 0x2427_9e28_51eb_d35b),
+        ("envoy-ring-hash/1", &[], 0x4076_0004_df25_ed32),
         ("go-redis-3/1", &[], 0xa66b_c727_e958_d2bc),
         ("go-redis-8/1", &[], 0x8ea2_1ce6_95db_3095),
         (
@@ -222,10 +239,14 @@ fn placements_with_nodes_out_are_frozen() {
         ("libmemcached-ketama-weighted/1", &[], 0x6117_d186_0d9f_b949),
         ("libmemcached-ketama/1", &[], 0x8895_8421_ffb9_f1b7),
         ("libmemcached-modula/1", &[], 0x6c58_31ab_9eb6_afc7),
+        ("nginx-consistent/1", &[], 0xdd52_3d3e_d7af_b7ee),
+        ("nginx-plain/1", &[], 0xa14c_acd3_418b_f271),
+        ("node-hashring/1", &[], 0x4c6a_ae50_35fc_17cc),
         ("phpredis-consistent/1", &[], 0xf9fa_fd2b_8402_39a9),
         ("phpredis-range/1", &[], 0xf8cf_21cd_c07c_990b),
         ("predis-hash-ring/1", &[], 0x106d_0034_1c39_c8a9),
         ("predis-ketama-ring/1", &[], 0xf0fe_72c8_398e_86a1),
+        ("pyhashring/1", &[], 0x9e65_91bc_ed58_a34b),
         (
             "range/1",
             &[USERS, CITIES, ("default", "node-2")],
@@ -256,6 +277,8 @@ fn placements_with_nodes_out_are_frozen() {
         ("slot-map/1", &[MAP], 0x6db9_6131_8d8f_60fb),
         ("twemproxy-ketama/1", &[], 0x2be4_cfd7_20a4_ca97),
         ("twemproxy-modula/1", &[], 0xdb38_cb36_6d07_d09d),
+        ("uhashring-ketama/1", &[], 0x6117_d186_0d9f_b949),
+        ("uhashring/1", &[], 0x36c6_9009_be77_12c4),
     ];
     let mut rules = catalogue().iter();
     for (name, options, digest) in expected {

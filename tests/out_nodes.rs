@@ -14,28 +14,41 @@ use xxhash_rust::xxh3::xxh3_64;
 const KEYS: usize = 300;
 
 /// Rules under which a key of a living node may move too, because the peer places all keys anew.
-const REBUILT: [&str; 3] = [
+const REBUILT: [&str; 8] = [
+    "envoy-maglev/1",
+    "envoy-ring-hash/1",
     "libmemcached-ketama-weighted/1",
+    "node-hashring/1",
+    "pyhashring/1",
     "twemproxy-ketama/1",
     "twemproxy-modula/1",
+    "uhashring-ketama/1",
 ];
 
 /// Rules under which each key is where it would be if the nodes that are out did not exist. By a ring of relative
 /// shares that is so only while all nodes weigh the same.
-const AS_IF_THE_LIVING_WERE_ALL: [&str; 13] = [
+const AS_IF_THE_LIVING_WERE_ALL: [&str; 21] = [
+    "django-redis/1",
+    "envoy-maglev/1",
+    "envoy-ring-hash/1",
     "go-redis-3/1",
     "go-redis-8/1",
     "jedis-2.0/1",
     "jedis-2.10/1",
     "libmemcached-ketama-weighted/1",
     "libmemcached-ketama/1",
+    "nginx-consistent/1",
+    "node-hashring/1",
     "phpredis-consistent/1",
+    "pyhashring/1",
     "redis-rb-4/1",
     "redis-rb-5/1",
     "rendezvous/1",
     "ring/1",
     "twemproxy-ketama/1",
     "twemproxy-modula/1",
+    "uhashring-ketama/1",
+    "uhashring/1",
 ];
 
 #[test]

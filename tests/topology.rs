@@ -87,7 +87,12 @@ fn topology_text_of_every_placement_is_parsed_back() {
         for option in entry.options {
             let values = match option.values {
                 OptionValues::OneOf(words) => words.to_vec(),
+                _ if option.name == "table-size" => vec!["13"],
+                _ if option.name == "maximum-ring-size" => vec!["2000"],
+                _ if option.name == "replicas" => vec!["2"],
                 OptionValues::Number { .. } => vec!["12"],
+                _ if option.name == "default-port" => vec!["none", "6379"],
+                _ if option.name == "password" => vec!["none"],
                 _ if option.name == "hash-tag" => {
                     vec!["any-two:#\\n", "none", "line-start:\\\"\\\""]
                 }

@@ -6,7 +6,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use xxhash_rust::xxh64::xxh64;
 
 use super::named::named;
-use super::{crc16, fnv, md5, memcached, murmur, php};
+use super::{crc16, fnv, md5, memcached, murmur, php, sha};
 
 named! {
     /// A frozen function from bytes to a number.
@@ -109,6 +109,19 @@ named! {
         PhpXxh32 = "php-xxh32",
         /// The number that phpredis makes of PHP's `xxh64`.
         PhpXxh64 = "php-xxh64",
+        /// The first eight bytes of MD5 as a big-endian number, for uhashring, which compares whole digests: no
+        /// two differ after the eighth byte only.
+        Md5Wide = "md5-wide",
+        /// MurmurHash64A with the seed 0xC70F6907, which is `std::hash` of strings in libstdc++: the keys of
+        /// Envoy.
+        Murmur64AStd = "murmur64a-std",
+        /// The first four bytes of SHA-1 as a little-endian number, as in node hashring.
+        Sha1 = "sha1",
+        /// The first four bytes of SHA-256 as a little-endian number, as in node hashring.
+        Sha256 = "sha256",
+        /// The first eight bytes of SHA-256 as a big-endian number, for django-redis, which compares whole
+        /// digests.
+        Sha256Wide = "sha256-wide",
     }
 }
 
@@ -129,7 +142,7 @@ impl KeyHash {
             Self::Xxh64 => |bytes| xxh64(bytes, 0),
             Self::Md5 => |bytes| md5::first(bytes) as u64,
             Self::Md5Big => |bytes| md5::first(bytes).swap_bytes() as u64,
-            Self::Murmur64A => murmur::murmur64a,
+            Self::Murmur64A => murmur::murmur64a_jedis,
             Self::CrcJam => |bytes| !crc32fast::hash(bytes) as u64,
             Self::Crc16Wide => |bytes| memcached::crc16(bytes) as u64,
             Self::Crc32Upper => |bytes| memcached::crc32(bytes) as u64,
@@ -158,6 +171,11 @@ impl KeyHash {
             Self::PhpXxh3 => php::xxh3,
             Self::PhpXxh32 => php::xxh32_,
             Self::PhpXxh64 => php::xxh64_,
+            Self::Md5Wide => md5::wide,
+            Self::Murmur64AStd => murmur::murmur64a_std,
+            Self::Sha1 => |bytes| sha::sha1_first(bytes) as u64,
+            Self::Sha256 => |bytes| sha::sha256_first(bytes) as u64,
+            Self::Sha256Wide => sha::sha256_wide,
         }
     }
 
@@ -166,7 +184,13 @@ impl KeyHash {
         match self {
             // Only what exceeds or falls short of 32 bits; `hash` widens all others to 32.
             Self::Crc16 => 16,
-            Self::Fnv1a64 | Self::Xxh3 | Self::Xxh64 | Self::Murmur64A => 64,
+            Self::Fnv1a64
+            | Self::Xxh3
+            | Self::Xxh64
+            | Self::Murmur64A
+            | Self::Md5Wide
+            | Self::Murmur64AStd
+            | Self::Sha256Wide => 64,
             _ => 32,
         }
     }

@@ -17,6 +17,11 @@ pub(super) fn first(bytes: &[u8]) -> u32 {
     words(bytes)[0]
 }
 
+/// Returns the first eight bytes as a big-endian number: what comes first in the digest counts most.
+pub(super) fn wide(bytes: &[u8]) -> u64 {
+    head(bytes).swap_bytes()
+}
+
 /// Returns the first eight bytes as a little-endian number.
 pub(super) fn head(bytes: &[u8]) -> u64 {
     let [low, high, ..] = words(bytes);
@@ -35,5 +40,6 @@ mod tests {
             [0x9850_0190, 0xb04f_d23c, 0x7d3f_96d6, 0x727f_e128]
         );
         assert_eq!(head(b"abc"), 0xb04f_d23c_9850_0190);
+        assert_eq!(wide(b"abc"), 0x9001_5098_3cd2_4fb0);
     }
 }

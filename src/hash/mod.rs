@@ -3,7 +3,7 @@
 //! * [`HashTag`]: picks the bytes.
 //! * [`KeyHash`]: turns them into a number.
 //! * [`slot`]: Redis Cluster's slot of these bytes. `slot_tag`: the other way round, bytes for a slot.
-//! * `crc16`, `fnv`, `md5`, `murmur`: the functions. `memcached`, `php`: functions with the deviations of
+//! * `crc16`, `fnv`, `md5`, `murmur`, `sha`: the functions. `memcached`, `php`: functions with the deviations of
 //!   libmemcached and of phpredis. `swar`: loads and searches eight bytes at a time. `named`: enumerations
 //!   with frozen names.
 //!
@@ -22,12 +22,14 @@ mod memcached;
 mod murmur;
 mod named;
 mod php;
+mod sha;
 mod slot_tag;
 mod swar;
 mod tag;
 
 pub(crate) use md5::words as md5_words;
 pub(crate) use named::named;
+pub(crate) use sha::{sha1_words, sha256_words};
 pub(crate) use slot_tag::slot_tag;
 
 pub use key_hash::{KeyHash, UnknownKeyHash};

@@ -3,10 +3,21 @@
 use super::swar;
 
 /// MurmurHash64A with the seed of Jedis, 0x1234ABCD.
-pub(super) fn murmur64a(bytes: &[u8]) -> u64 {
+pub(super) fn murmur64a_jedis(bytes: &[u8]) -> u64 {
+    murmur64a(bytes, 0x1234_abcd)
+}
+
+/// MurmurHash64A with the seed that libstdc++ has for `std::hash`, 0xC70F6907, as in Envoy.
+pub(super) fn murmur64a_std(bytes: &[u8]) -> u64 {
+    murmur64a(bytes, 0xc70f_6907)
+}
+
+/// MurmurHash64A.
+#[inline]
+fn murmur64a(bytes: &[u8], seed: u64) -> u64 {
     const FACTOR: u64 = 0xc6a4_a793_5bd1_e995;
     let (blocks, tail) = bytes.as_chunks();
-    let mut hash = 0x1234_abcd ^ (bytes.len() as u64).wrapping_mul(FACTOR);
+    let mut hash = seed ^ (bytes.len() as u64).wrapping_mul(FACTOR);
     for block in blocks {
         let mut word = u64::from_le_bytes(*block).wrapping_mul(FACTOR);
         word ^= word >> 47;
@@ -78,7 +89,7 @@ mod tests {
             ("日本語", 0x615d_0837_3de8_c6f1),
         ];
         for (key, hash) in recorded {
-            assert_eq!(murmur64a(key.as_bytes()), hash, "{key}");
+            assert_eq!(murmur64a_jedis(key.as_bytes()), hash, "{key}");
         }
     }
 

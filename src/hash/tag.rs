@@ -17,13 +17,14 @@ use super::swar;
 /// | key | [`Braces`](Self::Braces), [`AnyTwo`](Self::AnyTwo) of `{}` |
 /// [`BracesEvenEmpty`](Self::BracesEvenEmpty), [`PhpRedis`](Self::PhpRedis) |
 /// [`JedisPattern`](Self::JedisPattern) | [`LineStart`](Self::LineStart) of `{}` |
-/// |---|---|---|---|---|
-/// | `a{b}c` | `b` | `b` | `b` | whole |
-/// | `{a}{b}` | `a` | `a` | `a` | `a` |
-/// | `{}x` | whole | nothing | whole | whole |
-/// | `{}{b}` | whole | nothing | `}{b` | `}{b` |
-/// | `{{a}}` | `{a` | `{a` | `{a` | `{a` |
-/// | `{a` | whole | whole | whole | whole |
+/// [`LastBraces`](Self::LastBraces) |
+/// |---|---|---|---|---|---|
+/// | `a{b}c` | `b` | `b` | `b` | whole | `b` |
+/// | `{a}{b}` | `a` | `a` | `a` | `a` | `b` |
+/// | `{}x` | whole | nothing | whole | whole | nothing |
+/// | `{}{b}` | whole | nothing | `}{b` | `}{b` | `b` |
+/// | `{{a}}` | `{a` | `{a` | `{a` | `{a` | `a}` |
+/// | `{a` | whole | whole | whole | whole | whole |
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum HashTag {
@@ -46,6 +47,9 @@ pub enum HashTag {
     /// [`BracesEvenEmpty`](Self::BracesEvenEmpty) up to the first zero byte, after which phpredis does not
     /// look.
     PhpRedis,
+    /// The bytes between the last `}` and the last `{` before it, even if there are none, up to the first line
+    /// feed: the regular expression `.*\{(.*)\}.*` of django-redis, at the start of the key.
+    LastBraces,
     /// A rule of the application, with a frozen name.
     Custom(&'static str, Arc<TagRule>),
 }
@@ -77,6 +81,9 @@ impl HashTag {
             Self::PhpRedis if contains(key, b'{') => {
                 even_empty(&key[..find(key, 0).unwrap_or(key.len())])
             }
+            Self::LastBraces if contains(key, b'{') => {
+                last(&key[..find(key, b'\n').unwrap_or(key.len())])
+            }
             _ => None,
         }
     }
@@ -94,12 +101,13 @@ impl HashTag {
             Self::JedisPattern => "jedis-pattern".into(),
             Self::LineStart(open, close) => two("line-start", open, close).into(),
             Self::PhpRedis => "phpredis".into(),
+            Self::LastBraces => "last-braces".into(),
             Self::Custom(name, _) => name.into(),
         }
     }
 
     /// Returns the rule of this name, unless it is a rule of the application: `braces`, `none`, `any-two:{}`,
-    /// `braces-even-empty`, `jedis-pattern`, `line-start:{}`, `phpredis`.
+    /// `braces-even-empty`, `jedis-pattern`, `line-start:{}`, `phpredis`, `last-braces`.
     ///
     /// Bytes that are not printable ASCII are escaped, as are quotes and the backslash: `\x00`, `\n`, `\'`,
     /// `\\`.
@@ -117,6 +125,7 @@ impl HashTag {
             "braces-even-empty" => Self::BracesEvenEmpty,
             "jedis-pattern" => Self::JedisPattern,
             "phpredis" => Self::PhpRedis,
+            "last-braces" => Self::LastBraces,
             _ => {
                 let (rule, bytes) = name.split_once(':')?;
                 let (open, rest) = escaped(bytes)?;
@@ -171,6 +180,13 @@ fn between(key: &[u8], open: u8, close: u8) -> Option<&[u8]> {
 fn even_empty(key: &[u8]) -> Option<&[u8]> {
     let rest = &key[find(key, b'{')? + 1..];
     find(rest, b'}').map(|length| &rest[..length])
+}
+
+/// Group 1 of `.*\{(.*)\}.*` in a line: both parts before it take as much as they can.
+fn last(line: &[u8]) -> Option<&[u8]> {
+    let before = &line[..line.iter().rposition(|&byte| byte == b'}')?];
+    let open = before.iter().rposition(|&byte| byte == b'{')?;
+    Some(&before[open + 1..])
 }
 
 /// Group 1 of `\{(.+?)\}`, found anywhere.
@@ -290,17 +306,22 @@ mod tests {
             HashTag::PhpRedis,
             HashTag::JedisPattern,
             HashTag::LineStart(b'{', b'}'),
+            HashTag::LastBraces,
         ];
         // As measured with the peers; the last ones as read in their sources.
         let cases = [
-            ("a{b}c", ["b", "b", "b", "b", "b", "a{b}c"]),
-            ("{a}{b}", ["a"; 6]),
-            ("{}x", ["{}x", "{}x", "", "", "{}x", "{}x"]),
-            ("{}{b}", ["{}{b}", "{}{b}", "", "", "}{b", "}{b"]),
-            ("{{a}}", ["{a"; 6]),
-            ("{a", ["{a"; 6]),
-            ("{}}", ["{}}", "{}}", "", "", "}", "}"]),
-            ("{\n}{b}", ["\n", "\n", "\n", "\n", "b", "{\n}{b}"]),
+            ("a{b}c", ["b", "b", "b", "b", "b", "a{b}c", "b"]),
+            ("{a}{b}", ["a", "a", "a", "a", "a", "a", "b"]),
+            ("{}x", ["{}x", "{}x", "", "", "{}x", "{}x", ""]),
+            ("{}{b}", ["{}{b}", "{}{b}", "", "", "}{b", "}{b", "b"]),
+            ("{{a}}", ["{a", "{a", "{a", "{a", "{a", "{a", "a}"]),
+            ("{a", ["{a"; 7]),
+            ("a}b{c", ["a}b{c"; 7]),
+            ("{}}", ["{}}", "{}}", "", "", "}", "}", "}"]),
+            (
+                "{\n}{b}",
+                ["\n", "\n", "\n", "\n", "b", "{\n}{b}", "{\n}{b}"],
+            ),
             (
                 "{\u{2028}}",
                 [
@@ -310,11 +331,13 @@ mod tests {
                     "\u{2028}",
                     "{\u{2028}}",
                     "\u{2028}",
+                    "\u{2028}",
                 ],
             ),
-            ("a\n{b}", ["b"; 6]),
-            ("a\0{b}", ["b", "b", "b", "a\0{b}", "b", "a\0{b}"]),
-            ("{a\0}", ["a\0", "a\0", "a\0", "{a\0}", "a\0", "a\0"]),
+            ("a\n{b}", ["b", "b", "b", "b", "b", "b", "a\n{b}"]),
+            ("{a}\n{b}", ["a"; 7]),
+            ("a\0{b}", ["b", "b", "b", "a\0{b}", "b", "a\0{b}", "b"]),
+            ("{a\0}", ["a\0", "a\0", "a\0", "{a\0}", "a\0", "a\0", "a\0"]),
         ];
         for (key, tags) in cases {
             let found = rules.each_ref().map(|rule| rule.of(key.as_bytes()));
@@ -334,6 +357,7 @@ mod tests {
             HashTag::BracesEvenEmpty,
             HashTag::JedisPattern,
             HashTag::PhpRedis,
+            HashTag::LastBraces,
         ] {
             assert_eq!(
                 HashTag::from_name(&rule.name()).unwrap().name(),

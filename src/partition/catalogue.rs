@@ -7,7 +7,10 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
-use super::peers::{Codis, GoRedis, Jedis, Libmemcached, PhpRedis, Predis, RedisRb, Twemproxy};
+use super::peers::{
+    Codis, DjangoRedis, Envoy, GoRedis, Jedis, Libmemcached, Nginx, NodeHashring, PhpRedis, Predis,
+    PyHashring, RedisRb, Twemproxy, Uhashring,
+};
 use super::{HashMod, Partitioner, PlacementError, Range, Rendezvous, Ring, SlotMap};
 use crate::hash::{HashTag, KeyHash};
 use crate::partition::password::{holds_password, option_holds_password};
@@ -222,8 +225,8 @@ impl OptionInfo {
             meaning: "which part of a key is hashed",
             default: Some(default),
             values: OptionValues::Text(
-                "braces, none, any-two:{}, braces-even-empty, jedis-pattern, line-start:{} or phpredis; other characters \
-                 may stand in place of {}",
+                "braces, none, any-two:{}, braces-even-empty, jedis-pattern, last-braces, line-start:{} or phpredis; other \
+                 characters may stand in place of {}",
             ),
         }
     }
@@ -271,6 +274,9 @@ fn edits(from: &str, to: &str) -> usize {
 
 static ENTRIES: &[PartitionerInfo] = &[
     Codis::ENTRY,
+    DjangoRedis::ENTRY,
+    Envoy::MAGLEV,
+    Envoy::RING_HASH,
     GoRedis::V3,
     GoRedis::V8,
     HashMod::ENTRY,
@@ -280,10 +286,14 @@ static ENTRIES: &[PartitionerInfo] = &[
     Libmemcached::KETAMA_WEIGHTED,
     Libmemcached::KETAMA,
     Libmemcached::MODULA,
+    Nginx::CONSISTENT,
+    Nginx::PLAIN,
+    NodeHashring::ENTRY,
     PhpRedis::CONSISTENT,
     PhpRedis::RANGE,
     Predis::HASH_RING,
     Predis::KETAMA_RING,
+    PyHashring::ENTRY,
     Range::ENTRY,
     RedisRb::V4,
     RedisRb::V5,
@@ -292,11 +302,16 @@ static ENTRIES: &[PartitionerInfo] = &[
     SlotMap::ENTRY,
     Twemproxy::KETAMA,
     Twemproxy::MODULA,
+    Uhashring::KETAMA,
+    Uhashring::ENTRY,
 ];
 
 #[cfg(test)]
 mod tests {
-    use super::super::peers::{JedisHashing, LibmemcachedHash, PhpAlgorithm, TwemproxyHash};
+    use super::super::peers::{
+        EnvoyPointHash, JedisHashing, LibmemcachedHash, NodeHashringAlgorithm, NodeHashringWeights,
+        PhpAlgorithm, TwemproxyHash,
+    };
     use super::super::testing::weighted;
     use super::super::{BytesTable, Direction, NumericTable, PointLabel, RingSpec};
     use super::*;
@@ -424,6 +439,14 @@ mod tests {
         let tag = || HashTag::AnyTwo(b'<', b'>');
         let all: Vec<Arc<dyn Partitioner>> = vec![
             Arc::new(Codis::from_ranges([(0..=511, "node-0"), (512..=1023, "node-1")]).unwrap()),
+            Arc::new(DjangoRedis::new()),
+            Arc::new(Envoy::maglev().with_table_size(251).with_hash_tag(tag())),
+            Arc::new(
+                Envoy::ring_hash()
+                    .with_point_hash(EnvoyPointHash::MurmurHash2)
+                    .with_minimum_ring_size(64)
+                    .with_maximum_ring_size(100),
+            ),
             Arc::new(GoRedis::v3()),
             Arc::new(GoRedis::v8()),
             Arc::new(Jedis::v2_0().with_hash_tag(HashTag::JedisPattern)),
@@ -432,10 +455,21 @@ mod tests {
             Arc::new(Libmemcached::modula().with_hash(LibmemcachedHash::Murmur3)),
             Arc::new(Libmemcached::ketama().with_hash(LibmemcachedHash::Jenkins)),
             Arc::new(Libmemcached::ketama_weighted().with_hash(LibmemcachedHash::Crc)),
+            Arc::new(Nginx::consistent()),
+            Arc::new(Nginx::plain()),
+            Arc::new(
+                NodeHashring::new()
+                    .with_algorithm(NodeHashringAlgorithm::Sha1)
+                    .with_labels(50)
+                    .with_replicas(5)
+                    .with_weights(NodeHashringWeights::Labels)
+                    .with_default_port(6379),
+            ),
             Arc::new(PhpRedis::range().with_hash_tag(HashTag::None)),
             Arc::new(PhpRedis::consistent().with_algorithm(PhpAlgorithm::Sha1)),
             Arc::new(Predis::hash_ring()),
             Arc::new(Predis::ketama_ring()),
+            Arc::new(PyHashring::new()),
             Arc::new(RedisRb::v4().with_points(40)),
             Arc::new(RedisRb::v5().with_hash_tag(tag())),
             Arc::new(
@@ -444,6 +478,8 @@ mod tests {
                     .with_hash_tag(tag()),
             ),
             Arc::new(Twemproxy::modula().with_hash(TwemproxyHash::Crc16)),
+            Arc::new(Uhashring::ketama()),
+            Arc::new(Uhashring::with_points(40)),
         ];
         let nodes = weighted(&[1; 5]);
         for preset in all {
@@ -505,7 +541,7 @@ mod tests {
         );
         assert_eq!(
             refusal("ring/1", &[("direction", "left")]),
-            "direction of ring/1 is \"left\", but must be at-or-after, at-or-before"
+            "direction of ring/1 is \"left\", but must be at-or-after, at-or-before, after"
         );
         for value in ["", "+1", "1.0", "99999999999999999999"] {
             assert_eq!(

@@ -124,6 +124,7 @@ impl Router {
             HashTag::Braces
             | HashTag::BracesEvenEmpty
             | HashTag::JedisPattern
+            | HashTag::LastBraces
             | HashTag::PhpRedis => {
                 "put them under one hash tag, such as {tag}a and {tag}b, or allow it with `HashTags::Optional`".into()
             }

@@ -13,7 +13,7 @@ use super::catalogue::{OptionInfo, OptionValues, PartitionerInfo};
 use super::{
     EmptyKey, NodeText, Partitioner, Placement, PlacementError, check_names, check_weights,
 };
-use crate::partition::NodeSpec;
+use crate::partition::{NodeIndex, NodeSpec};
 
 pub use spec::{Direction, PointLabel, RingSpec, Shares, Ties};
 
@@ -147,7 +147,21 @@ impl Partitioner for Ring {
     }
 }
 
-const POINTS_PER_WEIGHT_MAX: u32 = 1024;
+/// The placement of a ring whose points a peer lays by a rule of its own. Of `spec`, the key hash, the number of the empty
+/// key and the direction count. Of equal points the first one counts.
+pub(super) fn of_points(
+    spec: &RingSpec,
+    mut points: Vec<(u64, NodeIndex)>,
+) -> Result<Box<dyn Placement>, PlacementError> {
+    if points.is_empty() {
+        return Err(PlacementError::NoPoints);
+    }
+    // Stable: equal points stay in their order.
+    points.sort_by_key(|&(point, _)| point);
+    Ok(Box::new(Placed::new(spec, &points)))
+}
+
+pub(super) const POINTS_PER_WEIGHT_MAX: u32 = 1024;
 
 #[cfg(test)]
 mod tests {
@@ -158,7 +172,6 @@ mod tests {
     use super::spec::top;
     use super::*;
     use crate::hash::KeyHash;
-    use crate::partition::NodeIndex;
 
     /// Everything that a ring of plain points depends on.
     #[derive(Clone, Debug)]
@@ -269,7 +282,7 @@ mod tests {
         #[test]
         fn ring_arcs_match_a_naive_search_for_any_points(
             points in prop::collection::btree_map(prop_oneof![any::<u64>(), 0..9_u64, Just(u64::MAX)], 0..9_u16, 1..20),
-            direction in prop::sample::select(vec![Direction::AtOrAfter, Direction::AtOrBefore]),
+            direction in prop::sample::select(Direction::ALL),
             places in prop::collection::vec(prop_oneof![any::<u64>(), 0..9_u64, Just(u64::MAX)], 20),
         ) {
             let points: Vec<_> = points.into_iter().map(|(point, node)| (point, NodeIndex::new(node))).collect();
@@ -437,6 +450,10 @@ mod tests {
             Direction::AtOrAfter => points
                 .iter()
                 .find(|(point, _)| *point >= place)
+                .or(points.first()),
+            Direction::After => points
+                .iter()
+                .find(|(point, _)| *point > place)
                 .or(points.first()),
             Direction::AtOrBefore => points
                 .iter()

@@ -85,8 +85,8 @@ impl Placement for Placed {
     fn locate_without(&self, key: &[u8], out: &OutNodes) -> Option<NodeIndex> {
         let (own, arcs) = (self.arc(key)?, self.owners.len());
         let arc = |step: usize| match self.direction {
-            Direction::AtOrAfter if own + step < arcs => own + step,
-            Direction::AtOrAfter => own + step - arcs,
+            Direction::AtOrAfter | Direction::After if own + step < arcs => own + step,
+            Direction::AtOrAfter | Direction::After => own + step - arcs,
             Direction::AtOrBefore if step <= own => own - step,
             Direction::AtOrBefore => own + arcs - step,
         };
@@ -139,15 +139,17 @@ pub(super) fn arcs<T: Copy>(points: &[(u64, T)], direction: Direction) -> Vec<(u
             let between = points.windows(2).map(|pair| (pair[1].0 - 1, pair[0].1));
             before_first.into_iter().chain(between).collect()
         }
+        // An arc ends before the point that owns it.
+        Direction::After => {
+            let ends = |&(point, owner): &(u64, T)| Some((point.checked_sub(1)?, owner));
+            points.iter().filter_map(ends).collect()
+        }
     };
-    arcs.push((
-        u64::MAX,
-        if direction == Direction::AtOrAfter {
-            first.1
-        } else {
-            last.1
-        },
-    ));
+    let behind_last = match direction {
+        Direction::AtOrAfter | Direction::After => first.1,
+        Direction::AtOrBefore => last.1,
+    };
+    arcs.push((u64::MAX, behind_last));
     arcs
 }
 

@@ -189,6 +189,8 @@ named! {
         AtOrAfter = "at-or-after",
         /// The last point at or before the key, as in redis-rb and Predis.
         AtOrBefore = "at-or-before",
+        /// The first point after the key, as in uhashring: a point at the place of the key is passed over.
+        After = "after",
     }
 }
 
