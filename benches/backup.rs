@@ -68,12 +68,21 @@ fn fill(servers: &Servers) {
     for first in (0..keys).step_by(10_000) {
         let mut pipeline = pipe();
         for number in first..(first + 10_000).min(keys) {
-            pipeline.set(format!("key:{number:09}"), &text(number)[..200]).ignore();
+            pipeline
+                .set(format!("key:{number:09}"), &text(number)[..200])
+                .ignore();
             if number % 100 == 0 {
                 let fields: Vec<_> = (0..20)
-                    .map(|field| (format!("field:{field}"), text(number + field)[..20].to_owned()))
+                    .map(|field| {
+                        (
+                            format!("field:{field}"),
+                            text(number + field)[..20].to_owned(),
+                        )
+                    })
                     .collect();
-                pipeline.hset_multiple(format!("hash:{number:09}"), &fields).ignore();
+                pipeline
+                    .hset_multiple(format!("hash:{number:09}"), &fields)
+                    .ignore();
             }
         }
         pipeline.exec(&mut client).expect("the servers take keys");
@@ -126,7 +135,11 @@ fn backups(servers: &Servers, folder: &Path) {
     println!("{NODES} nodes of {} keys", keys_of_node() * 101 / 100);
     let archive = |level: i32, name: &str| {
         let file = File::create(folder.join(name)).expect("a file");
-        backup(servers, BackupOptions::new().with_compression_level(level), file);
+        backup(
+            servers,
+            BackupOptions::new().with_compression_level(level),
+            file,
+        );
     };
     let mut ways: [Way<'_>; 4] = [
         (
@@ -144,14 +157,8 @@ fn backups(servers: &Servers, folder: &Path) {
                 }
             }),
         ),
-        (
-            "redis-sharding, zstd 1",
-            Box::new(|| archive(1, "1.rsb")),
-        ),
-        (
-            "redis-sharding, zstd 3",
-            Box::new(|| archive(3, "3.rsb")),
-        ),
+        ("redis-sharding, zstd 1", Box::new(|| archive(1, "1.rsb"))),
+        ("redis-sharding, zstd 3", Box::new(|| archive(3, "3.rsb"))),
         (
             "redis-sharding, zstd 1, nowhere",
             Box::new(|| {
@@ -210,7 +217,11 @@ fn restores(sources: &Servers, folder: &Path) {
         return;
     };
     let archive = folder.join("restore.rsb");
-    backup(sources, BackupOptions::new(), File::create(&archive).expect("a file"));
+    backup(
+        sources,
+        BackupOptions::new(),
+        File::create(&archive).expect("a file"),
+    );
     // What redis-cli --pipe sends: a RESTORE for each key.
     for index in 0..NODES {
         write_restores(sources, index, &folder.join(format!("{index}.resp")));
@@ -219,7 +230,9 @@ fn restores(sources: &Servers, folder: &Path) {
     let flush = || {
         for index in 0..NODES {
             let mut connection = targets.connection(index);
-            let _: () = redis::cmd("FLUSHALL").query(&mut connection).expect("FLUSHALL");
+            let _: () = redis::cmd("FLUSHALL")
+                .query(&mut connection)
+                .expect("FLUSHALL");
         }
     };
     let fewer = Servers::start(NODES - 1).expect("servers");
@@ -257,7 +270,9 @@ fn restores(sources: &Servers, folder: &Path) {
             Box::new(|| {
                 for index in 0..NODES - 1 {
                     let mut connection = fewer.connection(index);
-                    let _: () = redis::cmd("FLUSHALL").query(&mut connection).expect("FLUSHALL");
+                    let _: () = redis::cmd("FLUSHALL")
+                        .query(&mut connection)
+                        .expect("FLUSHALL");
                 }
                 restore(&fewer);
             }),
@@ -265,7 +280,10 @@ fn restores(sources: &Servers, folder: &Path) {
     ];
     let times = measure(&mut ways);
     print(&ways, &times);
-    println!("peak memory of this process {} MB", peak_memory() / 1_000_000);
+    println!(
+        "peak memory of this process {} MB",
+        peak_memory() / 1_000_000
+    );
 }
 
 /// Writes a RESTORE for each key of a node in the wire format.
@@ -287,7 +305,8 @@ fn write_restores(servers: &Servers, index: usize, file: &Path) {
         let dumps: Vec<Vec<u8>> = dumps.query(&mut connection).expect("DUMP");
         for (key, dump) in keys.iter().zip(dumps) {
             let restore = redis::cmd("RESTORE").arg(key).arg(0).arg(dump).to_owned();
-            out.write_all(&restore.get_packed_command()).expect("a write");
+            out.write_all(&restore.get_packed_command())
+                .expect("a write");
         }
         cursor = next;
         if cursor == 0 {
