@@ -123,6 +123,7 @@ impl Fleet {
     }
 
     pub fn start_mover_with(&self, options: ReshardOptions, stops: &[&str]) -> Mover {
+        stops.iter().for_each(|stop| self.fill_pair(stop));
         let gate = Arc::new(Gate::default());
         gate.state.lock().stops = stops.iter().map(|stop| (*stop).to_owned()).collect();
         let observed = Arc::clone(&gate);
@@ -145,6 +146,24 @@ impl Fleet {
         Mover {
             gate,
             thread: Some(thread),
+        }
+    }
+
+    /// Makes a key of the pair whose step this is, unless there is one: pairs without keys are moved together.
+    fn fill_pair(&self, step: &str) {
+        let numbers: Vec<usize> = step
+            .split(" node-")
+            .skip(1)
+            .filter_map(|number| number.parse().ok())
+            .collect();
+        let [from, to] = numbers[..] else {
+            return;
+        };
+        let owner = |key: &str| self.to.locate(key.as_bytes()).unwrap().get();
+        let keys: Vec<String> = self.ask_server(from, &["KEYS", "*"]);
+        if !keys.iter().any(|key| owner(key) == to) {
+            let key = self.key("padding", from, to);
+            let () = self.ask_server(from, &["SET", &key, "v"]);
         }
     }
 

@@ -340,6 +340,7 @@ impl Reshard {
             failed: AtomicBool::new(false),
             is_pause_requested: AtomicBool::new(false),
             listener: Mutex::new(listener),
+            quiet_until: Mutex::new(None),
         })
     }
 }

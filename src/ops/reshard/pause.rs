@@ -29,7 +29,7 @@ const CLEAR: &str =
     "redis.call('SELECT', 15) return redis.call('DEL', 'redis-sharding:reshard-pause')";
 
 /// How often the nodes are asked for connections of a mover.
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+const PROBE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long no node may have a connection of a mover until it is taken for gone: between two steps it may have none.
 const GONE_AFTER: Duration = Duration::from_secs(1);
@@ -119,7 +119,7 @@ pub(super) fn request(view: &mut View, id: &str, within: Duration) -> Result<Pau
                 None => PauseOutcome::NoMover,
             });
         }
-        thread::sleep(LOOK_INTERVAL);
+        thread::sleep(PROBE_INTERVAL);
     }
 }
 

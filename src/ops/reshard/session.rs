@@ -61,6 +61,8 @@ pub(super) struct Session<'s> {
     /// Set when a node has been told that the mover is to stop at the next boundary between batches.
     pub(super) is_pause_requested: AtomicBool,
     pub(super) listener: Listener<'s>,
+    /// Until then no source begins a batch, so that programs have all nodes for themselves.
+    pub(super) quiet_until: Mutex<Option<Instant>>,
     pub(super) metrics: ReshardMetrics,
 }
 

@@ -27,8 +27,8 @@ const SCAN_COUNT: &str = "1000";
 /// How often a pause is looked for while the mover waits.
 const TURN: Duration = Duration::from_millis(20);
 
-/// Time after which programs have what they have waited for during a batch.
-const SETTLED_AFTER: Duration = Duration::from_millis(5);
+/// What is left of a pause of another source for it to be joined, and measured.
+const PAUSE_SEEN: Duration = Duration::from_millis(20);
 
 /// How long a server may take to save its data.
 const SAVE_WITHIN: Duration = Duration::from_secs(3600);
@@ -270,14 +270,20 @@ impl<'s, 'o> Source<'s, 'o> {
             return Ok(());
         };
         let time = now.saturating_duration_since(from);
-        let Some(pause) = self.pace.worked(commands.saturating_sub(before), time) else {
+        let pause = self.pace.worked(commands.saturating_sub(before), time);
+        // A pause is one of all sources: programs wait for each of them.
+        let end = {
+            let mut quiet_until = self.session.quiet_until.lock();
+            *quiet_until = (*quiet_until).max(pause.map(|pause| now + pause));
+            *quiet_until
+        };
+        let Some(end) = end.filter(|end| *end > now + PAUSE_SEEN) else {
             return Ok(());
         };
-        // Requests that have waited for the batch, and questions about the record, come first.
-        let settled = now + SETTLED_AFTER.min(pause / 2);
-        self.sleep_until(settled)?;
+        // Other batches end first, and what has waited for them comes before anything is measured.
+        self.sleep_until(now + end.saturating_duration_since(now) / 2)?;
         let before = self.commands_of_programs();
-        self.sleep_until(now + pause)?;
+        self.sleep_until(end)?;
         self.counted = self.commands_of_programs();
         if let (Some((from, before)), Some((now, commands))) = (before, self.counted) {
             let time = now.saturating_duration_since(from);
