@@ -220,7 +220,7 @@ fn rdb_file_is_restored_to_one_three_and_seven_nodes() {
     assert!(good.is_good(), "{good}");
     for count in [1, 3, 7] {
         let target = || fleet(&servers, 0..count);
-        let report = restore(target(), &[file.clone()], RestoreOptions::new()).unwrap();
+        let report = restore(target(), std::slice::from_ref(&file), RestoreOptions::new()).unwrap();
         assert!(report.is_complete(), "{report}");
         assert_eq!((report.restored, report.read), (good.keys, good.keys));
         let found = compare(&file, target());
@@ -247,7 +247,7 @@ fn values_are_made_element_by_element() {
         return;
     };
     let options = RestoreOptions::new().with_element_bytes(1);
-    let report = restore(fleet(&servers, 0..2), &[file.clone()], options).unwrap();
+    let report = restore(fleet(&servers, 0..2), std::slice::from_ref(&file), options).unwrap();
     assert!(report.is_complete(), "{report}");
     assert_eq!(report.by_elements, report.restored);
     let found = compare(&file, fleet(&servers, 0..2));
@@ -279,18 +279,23 @@ fn keys_that_exist_end_the_restore_stay_or_are_replaced() {
     flush(&servers, 0..2);
     let () = mine().query(&mut client).unwrap();
     let skip = RestoreOptions::new().with_existing(ExistingKeys::Skip);
-    let report = restore(target(), &[file.clone()], skip.clone()).unwrap();
+    let report = restore(target(), std::slice::from_ref(&file), skip.clone()).unwrap();
     assert_eq!((report.existing, report.restored), (1, report.read - 1));
     let found = compare(&file, target());
     assert_eq!((found.values, found.equal), (1, report.restored));
     assert_eq!(found.named[0].difference, Difference::Value);
     assert_eq!(found.named[0].key, "\"user:list\"");
     // Element by element as well.
-    let report = restore(target(), &[file.clone()], skip.with_element_bytes(1)).unwrap();
+    let report = restore(
+        target(),
+        std::slice::from_ref(&file),
+        skip.with_element_bytes(1),
+    )
+    .unwrap();
     assert_eq!((report.existing, report.restored), (report.read, 0));
 
     let replace = RestoreOptions::new().with_existing(ExistingKeys::Replace);
-    let report = restore(target(), &[file.clone()], replace).unwrap();
+    let report = restore(target(), std::slice::from_ref(&file), replace).unwrap();
     assert_eq!((report.existing, report.restored), (0, report.read));
     assert!(compare(&file, target()).is_equal());
 }
@@ -320,7 +325,7 @@ fn keys_are_chosen_and_renamed() {
         .with_type(KeyType::String)
         .with_prefix("user:", "copy:")
         .with_database(3, 5);
-    let report = restore(target(), &[file.clone()], options).unwrap();
+    let report = restore(target(), std::slice::from_ref(&file), options).unwrap();
     assert_eq!((report.restored, report.record), (3, 1), "{report}");
     assert_eq!(report.filtered, report.read - 4);
     let mut client = target().build().unwrap();
@@ -412,7 +417,8 @@ fn redis_cluster_takes_database_0_alone() {
         let cluster = Cluster::start(&server, 3, 0);
         let target = || ShardedClient::builder().cluster(cluster.urls());
         if !(server.is_valkey && server.version >= (9, 0)) {
-            let refused = restore(target(), &[file.clone()], RestoreOptions::new()).unwrap_err();
+            let refused =
+                restore(target(), std::slice::from_ref(&file), RestoreOptions::new()).unwrap_err();
             assert!(refused.to_string().contains("--db 3=0"), "{refused}");
         }
         let options = RestoreOptions::new()
@@ -420,7 +426,7 @@ fn redis_cluster_takes_database_0_alone() {
             .with_prefix("user:text", "user:text 3")
             .with_pattern("user:*")
             .with_database(3, 0);
-        let report = restore(target(), &[file.clone()], options).unwrap();
+        let report = restore(target(), std::slice::from_ref(&file), options).unwrap();
         assert!(report.is_complete(), "{report}");
         let found = compare(&file, target());
         // Both texts have the same name now, and neither that of the file.
@@ -449,13 +455,19 @@ fn target_that_evicts_is_refused_unless_told() {
     run(connection, &["CONFIG", "SET", "rdbcompression", "no"]);
     let file = saved(&servers, 0);
     let target = || fleet(&evicting, 0..1);
-    let refused = restore(target(), &[file.clone()], RestoreOptions::new()).unwrap_err();
+    let refused =
+        restore(target(), std::slice::from_ref(&file), RestoreOptions::new()).unwrap_err();
     assert!(refused.to_string().contains("allkeys-lru"), "{refused}");
     assert_eq!(refused.node(), Some("node-0"));
     let options = RestoreOptions::new().with_evicting(true);
-    let refused = restore(target(), &[file.clone()], options.clone()).unwrap_err();
+    let refused = restore(target(), std::slice::from_ref(&file), options.clone()).unwrap_err();
     assert!(refused.to_string().contains("maxmemory"), "{refused}");
-    let report = restore(target(), &[file.clone()], options.with_little_memory(true)).unwrap();
+    let report = restore(
+        target(),
+        std::slice::from_ref(&file),
+        options.with_little_memory(true),
+    )
+    .unwrap();
     assert_eq!(report.restored, 400);
     assert!(
         !report.is_complete() && report.evicted[0].1 > 100,
@@ -481,7 +493,7 @@ fn damaged_rdb_file_is_refused_and_restored_as_far_as_it_is_good() {
     let cut = folder.path().join("cut.rdb");
     fs::write(&cut, &bytes[..bytes.len() * 2 / 3]).unwrap();
     let target = || fleet(&servers, 0..1);
-    let refused = restore(target(), &[cut.clone()], RestoreOptions::new()).unwrap_err();
+    let refused = restore(target(), std::slice::from_ref(&cut), RestoreOptions::new()).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Archive);
     assert!(refused.to_string().contains("keys with"), "{refused}");
     let size: u64 = cmd("DBSIZE").query(&mut servers.connection(0)).unwrap();
@@ -490,7 +502,7 @@ fn damaged_rdb_file_is_refused_and_restored_as_far_as_it_is_good() {
     assert!(!verified.is_good() && verified.damage.len() == 1);
     let report = restore(
         target(),
-        &[cut.clone()],
+        std::slice::from_ref(&cut),
         RestoreOptions::new().with_damaged(true),
     )
     .unwrap();
@@ -555,14 +567,19 @@ fn killed_target_is_waited_for_and_gone_on_with() {
     targets.restart(1);
     // With the same options, or not at all.
     let other = options().with_existing(ExistingKeys::Skip);
-    let refused = restore(target(), &[file.clone()], other).unwrap_err();
+    let refused = restore(target(), std::slice::from_ref(&file), other).unwrap_err();
     assert!(refused.to_string().contains("other options"), "{refused}");
-    let refused = restore(target(), &[file.clone()], options()).unwrap_err();
+    let refused = restore(target(), std::slice::from_ref(&file), options()).unwrap_err();
     assert!(
         refused.to_string().contains("--allow-restarted"),
         "{refused}"
     );
-    let report = restore(target(), &[file.clone()], options().with_restarted(true)).unwrap();
+    let report = restore(
+        target(),
+        std::slice::from_ref(&file),
+        options().with_restarted(true),
+    )
+    .unwrap();
     assert!(report.is_complete(), "{report}");
     assert!(report.resumed > 0 && report.existing == 0, "{report}");
     assert_eq!(report.resumed + report.restored, report.read);
@@ -775,7 +792,12 @@ fn values_of_each_server_are_restored_to_each_other_one() {
     for (source, (_, file)) in servers.iter().zip(&started) {
         for target in &servers {
             let to = Servers::builder().server(&target.path).start(1).unwrap();
-            let strict = restore(fleet(&to, 0..1), &[file.clone()], RestoreOptions::new()).unwrap();
+            let strict = restore(
+                fleet(&to, 0..1),
+                std::slice::from_ref(file),
+                RestoreOptions::new(),
+            )
+            .unwrap();
             let refused = strict.refused;
             // Only the hash whose fields expire.
             assert!(refused <= 1, "{source:?} {target:?} {strict}");
@@ -790,7 +812,7 @@ fn values_of_each_server_are_restored_to_each_other_one() {
                 .with_existing(ExistingKeys::Replace)
                 .with_dropped_field_expiries(true)
                 .with_element_bytes(1000);
-            let report = restore(fleet(&to, 0..1), &[file.clone()], lossy).unwrap();
+            let report = restore(fleet(&to, 0..1), std::slice::from_ref(file), lossy).unwrap();
             assert!(report.is_complete() && report.by_elements > 5, "{report}");
             assert_eq!(report.without_field_expiries, refused, "{report}");
             let found = compare(file, fleet(&to, 0..1));

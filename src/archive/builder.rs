@@ -137,23 +137,6 @@ impl FrameBuilder {
         Ok(())
     }
 
-    /// Writes a key with its whole value.
-    ///
-    /// # Errors
-    ///
-    /// As for [`begin`](Self::begin).
-    #[cfg(any(test, fuzzing))]
-    pub(crate) fn entry(
-        &mut self,
-        info: &KeyInfo,
-        version: RdbVersion,
-        value: &[u8],
-    ) -> Result<(), ArchiveError> {
-        self.begin(info, version)?;
-        self.value(value)?;
-        self.end()
-    }
-
     /// Writes a library of functions: the text of its source.
     ///
     /// # Errors

@@ -134,3 +134,11 @@ impl RawFrame {
         }
     }
 }
+
+#[cfg(any(test, fuzzing))]
+impl DecodedFrame {
+    /// Returns the length in bytes of the payload.
+    pub(crate) fn length(&self) -> usize {
+        self.plain.len()
+    }
+}

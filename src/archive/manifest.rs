@@ -5,8 +5,6 @@ use std::fmt::Write;
 use super::error::ArchiveError;
 use super::format::{NO_NODE, check32};
 use super::text::{Word, first_line, put_attribute, put_line, statements};
-#[cfg(test)]
-use crate::rdb::RdbVersion;
 
 /// The name of the text.
 const TEXT: &str = "manifest";
@@ -250,12 +248,6 @@ impl ManifestNode {
             }
         }
         Ok(node)
-    }
-
-    /// Returns the version of RDB of the node's values, if it is known.
-    #[cfg(test)]
-    pub(crate) fn rdb(&self) -> Option<RdbVersion> {
-        self.rdb_version.map(RdbVersion)
     }
 }
 

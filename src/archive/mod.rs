@@ -41,10 +41,10 @@ pub(crate) use self::summary::{Summary, Verification, verify};
 pub(crate) use self::totals::{NodeTotals, Totals};
 pub(crate) use self::writer::ArchiveWriter;
 
-#[cfg(any(test, fuzzing))]
-pub(crate) use self::{frame::RawFrame, repair::repaired};
 #[cfg(test)]
 use self::{assembler::Function, builder::LEVEL_STORED, damage::Lost};
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::{frame::RawFrame, repair::repaired};
 
 #[cfg(any(test, fuzzing))]
 mod repair;

@@ -3,11 +3,14 @@
 use super::{ArchiveWriter, CutKind, FrameBuilder, LEVEL_STORED, Manifest, ManifestNode, Totals};
 use crate::rdb::{Access, KeyInfo, RdbVersion};
 
+/// The functions of a node, and its keys with their values.
+type NodeSample = (Vec<Vec<u8>>, Vec<(KeyInfo, Vec<u8>)>);
+
 /// What an archive of these tests contains.
 pub(super) struct Sample {
     pub(super) manifest: Manifest,
     /// For each node, its functions and keys with their values.
-    pub(super) nodes: Vec<(Vec<Vec<u8>>, Vec<(KeyInfo, Vec<u8>)>)>,
+    pub(super) nodes: Vec<NodeSample>,
     pub(super) level: i32,
     /// Length at which a frame is full; 0 for the usual one.
     pub(super) target: usize,

@@ -222,7 +222,8 @@ fn unquoted(text: &str) -> Result<(String, &str), &'static str> {
                         let digits =
                             digits.filter(|text| text.bytes().all(|b| b.is_ascii_hexdigit()));
                         let digits = digits.ok_or("two digits must follow \\x")?;
-                        (rest.next(), rest.next());
+                        rest.next();
+                        rest.next();
                         u8::from_str_radix(digits, 16).map_err(|_| "two digits must follow \\x")?
                     }
                     _ => return Err("the escape after \\ is unknown"),

@@ -63,12 +63,6 @@ impl<W: Write> ArchiveWriter<W> {
         self.archive
     }
 
-    /// Returns the number of bytes that were written.
-    #[cfg(test)]
-    pub(crate) fn position(&self) -> u64 {
-        self.position
-    }
-
     /// Writes a frame. Those of one node must come in the order in which they were made; nodes may alternate.
     ///
     /// # Errors

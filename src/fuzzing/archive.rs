@@ -92,6 +92,7 @@ fn items(frames: &[RawFrame]) -> usize {
         let Ok(decoded) = frame.clone().decode() else {
             continue;
         };
+        assert!(decoded.length() <= PLAIN_MAX);
         let items = assembler.push(&decoded).unwrap_or_default();
         let is_whole = |item: &&Item| !matches!(item, Item::Incomplete(_));
         whole += items.iter().filter(is_whole).count();

@@ -7,12 +7,14 @@ use std::path::Path;
 
 use super::*;
 
+/// The time at which each key expires and its payload, by database and key.
+type Dumps = BTreeMap<(u32, Vec<u8>), (Option<i64>, Vec<u8>)>;
+
 /// What was recorded of one server.
 struct Recorded {
     name: String,
     rdb: Vec<u8>,
-    /// The time at which each key expires and its payload, by database and key.
-    dumps: BTreeMap<(u32, Vec<u8>), (Option<i64>, Vec<u8>)>,
+    dumps: Dumps,
     /// What `FUNCTION DUMP` returned, of servers that have it.
     functions: Option<Vec<u8>>,
 }

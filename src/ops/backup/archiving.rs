@@ -21,7 +21,7 @@ use crate::rdb::{RdbReader, RdbVersion};
 
 /// The keys of one node.
 enum NodeData<'n> {
-    Stream(SyncStream),
+    Stream(Box<SyncStream>),
     Pieces(Vec<Piece>),
     Keys(&'n mut SourceNode, Option<Arc<RateLimit>>),
 }
@@ -126,7 +126,9 @@ impl<W: Write + Send> Writing<W> {
         let data: Vec<NodeData<'_>> = match taken.data {
             Data::Streams(cut) => {
                 let streams = cut.streams.into_iter();
-                streams.map(|node| NodeData::Stream(node.stream)).collect()
+                streams
+                    .map(|node| NodeData::Stream(Box::new(node.stream)))
+                    .collect()
             }
             Data::Pieces(pieces, _) => pieces.into_iter().map(NodeData::Pieces).collect(),
             Data::Keys => {

@@ -239,7 +239,7 @@ impl<'d> Drain<'d> {
         self.keys += 1;
         self.push()?;
         // The clock costs more than a small key.
-        if self.keys % 256 == 0 && self.reported.elapsed() >= REPORT_EVERY {
+        if self.keys.is_multiple_of(256) && self.reported.elapsed() >= REPORT_EVERY {
             self.reported = Instant::now();
             (self.shared.on_event)(BackupEvent::Read {
                 node: self.node.to_owned(),

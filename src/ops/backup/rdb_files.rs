@@ -147,7 +147,7 @@ impl Session<'_> {
                 RdbItem::Function(_) => counted.functions += 1,
                 _ => continue,
             }
-            if counted.keys % REPORT_KEYS == 0 {
+            if counted.keys.is_multiple_of(REPORT_KEYS) {
                 (self.on_event)(BackupEvent::Read {
                     node: node.to_owned(),
                     keys: counted.keys,

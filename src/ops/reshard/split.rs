@@ -381,12 +381,10 @@ fn publish(
     let failed = failed.iter().map(|(member, _)| (member.node, reopened(0)));
     let all: Vec<(&SessionNode, Progress)> = done.chain(failed).collect();
     let next = |record: &NodeRecord| {
-        let next = all
-            .iter()
+        all.iter()
             .fold(record.clone(), |record, (target, progress)| {
                 with_progress(&record, &source.name, &target.name, *progress)
-            });
-        next
+            })
     };
     session.publish(source, link, None, next).map(drop)
 }

@@ -126,10 +126,8 @@ pub(super) fn sweep_all(session: &Session<'_>, moved: &[Split]) -> Result<(), Fa
             .iter()
             .map(|split| scope.spawn(|| sweep(session, *split)))
             .collect();
-        let results = threads.into_iter().map(|thread| thread.join());
-        results
-            .map(|result| result.unwrap_or_else(|_| Err(panicked())))
-            .collect()
+        let mut results = threads.into_iter().map(|thread| thread.join());
+        results.try_for_each(|result| result.unwrap_or_else(|_| Err(panicked())))
     })
 }
 

@@ -46,9 +46,10 @@ pub(super) fn restore(
     let mut attempts = Attempts::new();
     let is_begun = worker.run.begun.contains(&unit.number);
     let existing = worker.run.options.existing;
-    while !is_begun && existing != ExistingKeys::Replace {
+    let mut is_free = is_begun || existing == ExistingKeys::Replace;
+    while !is_free {
         match one(client, &[b"EXISTS", key]) {
-            Ok(Value::Int(0)) => break,
+            Ok(Value::Int(0)) => is_free = true,
             Ok(_) if existing == ExistingKeys::Skip => {
                 worker.counts.exists(key);
                 return Ok(());

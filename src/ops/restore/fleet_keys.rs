@@ -104,12 +104,15 @@ fn read_node<T: Send>(
 /// When a server has replied, by its own clock: between these two times in milliseconds.
 type Between = Option<(i64, i64)>;
 
+/// A key with the replies for its expiry and its value.
+type Dumped = (Vec<u8>, [Value; 2]);
+
 /// Asks for expiry and value of some keys. Without `has_times`, the server says how long each has left, and the time.
 fn dump(
     node: &mut Node,
     keys: Vec<Vec<u8>>,
     has_times: bool,
-) -> Result<(Between, Vec<(Vec<u8>, [Value; 2])>), Error> {
+) -> Result<(Between, Vec<Dumped>), Error> {
     if keys.is_empty() {
         return Ok((None, Vec::new()));
     }
