@@ -778,7 +778,7 @@ mod tests {
         let mut codes: Vec<&str> = every_kind().map(ErrorKind::code).collect();
         codes.sort_unstable();
         codes.dedup();
-        assert_eq!(codes.len(), 14);
+        assert_eq!(codes.len(), 15);
         for kind in ErrorKind::WITH_CODE {
             assert_eq!(kind.code(), format!("{kind:?}").to_ascii_uppercase());
             let error = Error::new(kind, "text");

@@ -1,16 +1,18 @@
-//! What an operator does with a fleet: its record, and moving keys to other nodes.
+//! What an operator does with a fleet: its record, moving keys to other nodes, and backups.
 //!
 //! * `record`: [`FleetRecord`], which publishes a topology on the nodes, and looks at what they say.
 //! * [`reshard`]: [`Reshard`](reshard::Reshard), which moves keys to where another topology places them.
-//! * `backup`: one archive of all nodes.
-//! * `restore`: a backup goes to any number of nodes; what it holds, whether it is good, and comparing it.
-//! * `connection`: `Fleet`, the nodes of an operation and connections to them.
+//! * `backup`: `Backup`, one archive of all nodes.
+//! * `restore`: `Restore`, a backup goes to any number of nodes; what it holds, whether it is good, and comparing it.
+//! * `connection`: `Fleet`, the nodes of an operation and connections to them. `rate`: limits of bytes in a second.
 //!
-//! Everything here blocks, and uses connections of its own. Nothing below uses it.
+//! Everything here blocks. A restore is sent by a client, all else over connections of its own. Nothing below uses it.
 
 #[cfg(feature = "backup")]
 pub mod backup;
 pub(crate) mod connection;
+#[cfg(feature = "backup")]
+mod rate;
 mod record;
 pub mod reshard;
 #[cfg(feature = "backup")]

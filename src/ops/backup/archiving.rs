@@ -10,13 +10,13 @@ use super::drain::{Drain, Drained, Drains, failed};
 use super::node::SourceNode;
 use super::output::{self, Output};
 use super::queue::FrameQueue;
-use super::rate::RateLimit;
 use super::report::{BackupReport, CutKind};
 use super::scan::{Piece, Scanner};
 use super::session::{Data, Session, Taken};
 use super::stream::SyncStream;
 use crate::archive::{self, ArchiveWriter, Frame, FrameBuilder, Manifest, ManifestNode, Totals};
 use crate::error::{Error, ErrorKind};
+use crate::ops::rate::RateLimit;
 use crate::rdb::{RdbReader, RdbVersion};
 
 /// The keys of one node.

@@ -18,9 +18,9 @@ use super::facts::{SourceFacts, field};
 use super::fleet::{FleetState, SourceNodes};
 use super::node::{SourceNode, text};
 use super::options::BackupOptions;
-use super::rate::RateLimit;
 use super::stream::{SyncReply, SyncStream};
 use crate::error::{Error, ErrorKind};
+use crate::ops::rate::RateLimit;
 use crate::ops::record::store::each;
 use crate::policy::is_timeout;
 

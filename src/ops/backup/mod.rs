@@ -7,7 +7,7 @@
 //! * `fleet`: the nodes, and whether keys move between them; `node`: one node with its connections and settings.
 //! * `cut`: the pause of writes, and the moment of all nodes; `stream`: what a server sends from then on.
 //! * `scan`: keys one by one, where servers send no streams.
-//! * `drain`: the keys of a node on their way into frames; `queue`: their way to the thread that writes; `rate`: how fast.
+//! * `drain`: the keys of a node on their way into frames; `queue`: their way to the thread that writes.
 //! * `session`: a backup from the first connection to the cut; `archiving`, `rdb_files`: what is written then; `output`: where to.
 //!
 //! Memory: for each node a frame that is being made, and four that wait, of about 1 MiB each; a buffer of 128 KiB; and the
@@ -25,7 +25,6 @@ mod node;
 mod options;
 mod output;
 mod queue;
-mod rate;
 mod rdb_files;
 mod report;
 mod scan;

@@ -10,10 +10,10 @@ use super::decide::{self, Candidate, Choice, Void};
 use super::fleet::{SourceFleet, SourceNodes};
 use super::node::SourceNode;
 use super::options::BackupOptions;
-use super::rate::RateLimit;
 use super::report::{BackupReport, CutKind, NodeBackup};
 use super::scan::{Piece, Scanner};
 use crate::error::{Error, ErrorKind};
+use crate::ops::rate::RateLimit;
 use crate::ops::record::store::each;
 use crate::topology::record::RecordEpoch;
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::rate::RateLimit;
 use crate::ops::connection::NodeConnection;
+use crate::ops::rate::RateLimit;
 use crate::policy::is_timeout;
 
 /// Size in bytes of the buffer.

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::pace::Pace;
 use super::run::{Batch, Run, Unit};
 use crate::error::Error;
+use crate::ops::rate::Pace;
 
 /// The most keys of a batch.
 const KEYS_MAX: usize = 2048;

@@ -12,7 +12,7 @@
 //! Decided by pure parts, each with its own tests:
 //!
 //! * `select`: which keys are taken, and their new names; `judge`: what a reply means; `window`: below which key all is
-//!   done; `pace`: the rate; `servers`: whether nodes can take the keys.
+//!   done; `servers`: whether nodes can take the keys.
 //!
 //! And carried out by:
 //!
@@ -37,7 +37,6 @@ mod inspect;
 mod judge;
 mod names;
 mod options;
-mod pace;
 mod plan;
 mod progress;
 mod rdb_items;
