@@ -276,7 +276,11 @@ fn placement_option_numbers_are_accepted_up_to_their_limits() {
             let texts = numbers.map(|number| number.to_string());
             let texts = texts.iter().map(String::as_str).chain(odd);
             for text in texts {
-                let options = [(option.name.to_owned(), text.to_owned())];
+                let mut options = vec![(option.name.to_owned(), text.to_owned())];
+                // The larger of two sizes is bounded by the smaller one.
+                if option.name == "maximum-ring-size" {
+                    options.push(("minimum-ring-size".to_owned(), "1".to_owned()));
+                }
                 let placed =
                     by_name(entry.name, &options).and_then(|rule| rule.place(&nodes(&[1, 1])));
                 let fits = text

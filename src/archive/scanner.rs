@@ -16,9 +16,10 @@ const WASTED_MAX: u64 = 64 << 20;
 /// Reads frames from a stream. Its memory is that of the largest frame.
 pub(super) struct Scanner<R> {
     read: R,
+    /// Bytes that were read are those between `start` and `end`.
     buffer: Vec<u8>,
-    /// Where in the buffer the next byte is.
     start: usize,
+    end: usize,
     /// Where in the stream the next byte is.
     position: u64,
     is_ended: bool,
@@ -56,6 +57,7 @@ impl<R: Read> Scanner<R> {
             read,
             buffer: Vec::new(),
             start: 0,
+            end: 0,
             position,
             is_ended: false,
             is_lenient,
@@ -167,21 +169,22 @@ impl<R: Read> Scanner<R> {
 
     /// The bytes that are buffered.
     fn rest(&self) -> &[u8] {
-        self.buffer.get(self.start..).unwrap_or_default()
+        self.buffer.get(self.start..self.end).unwrap_or_default()
     }
 
     /// Buffers at least this many bytes, if the stream has them.
     fn fill(&mut self, count: usize) -> io::Result<()> {
         while self.rest().len() < count && !self.is_ended {
-            if self.start > 0 && self.buffer.len() + READ_BYTES > self.buffer.capacity() {
-                self.buffer.drain(..self.start);
-                self.start = 0;
+            if self.start > 0 && self.end + READ_BYTES > self.buffer.len() {
+                self.buffer.copy_within(self.start..self.end, 0);
+                (self.start, self.end) = (0, self.end - self.start);
             }
-            let before = self.buffer.len();
-            self.buffer.resize(before + READ_BYTES, 0);
-            let read = self.read.read(&mut self.buffer[before..]);
-            let count = *read.as_ref().unwrap_or(&0);
-            self.buffer.truncate(before + count);
+            // Only what is new is zeroed: a pipe may give a few bytes at a time.
+            let room = self.buffer.len().max(self.end + READ_BYTES);
+            self.buffer.resize(room, 0);
+            let free = self.buffer.get_mut(self.end..).unwrap_or_default();
+            let read = self.read.read(free);
+            self.end += *read.as_ref().unwrap_or(&0);
             match read {
                 Ok(0) => self.is_ended = true,
                 Ok(_) => {}
