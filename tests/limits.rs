@@ -277,10 +277,13 @@ fn placement_option_numbers_are_accepted_up_to_their_limits() {
             let texts = texts.iter().map(String::as_str).chain(odd);
             for text in texts {
                 let mut options = vec![(option.name.to_owned(), text.to_owned())];
-                // The larger of two sizes is bounded by the smaller one.
-                if option.name == "maximum-ring-size" {
-                    options.push(("minimum-ring-size".to_owned(), "1".to_owned()));
-                }
+                // Bounds that depend on another option: a larger size on the smaller one, points on the length of the digest.
+                let other = match option.name {
+                    "maximum-ring-size" => Some(("minimum-ring-size", "1")),
+                    "replicas" => Some(("algorithm", "sha256")),
+                    _ => None,
+                };
+                options.extend(other.map(|(name, value)| (name.to_owned(), value.to_owned())));
                 let placed =
                     by_name(entry.name, &options).and_then(|rule| rule.place(&nodes(&[1, 1])));
                 let fits = text

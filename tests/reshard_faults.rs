@@ -16,7 +16,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use redis::{Commands, RedisResult, cmd};
-use redis_sharding::ops::reshard::{Reshard, ReshardOptions, ReshardOutcome, ReshardStage};
+use redis_sharding::ops::reshard::{
+    Reshard, ReshardMethod, ReshardOptions, ReshardOutcome, ReshardStage,
+};
 use redis_sharding::ops::{FleetRecord, PublishOptions};
 use redis_sharding::partition::Rendezvous;
 use redis_sharding::{Builder, Error, ErrorKind, NodeSpec, ShardedClient, Topology};
@@ -248,7 +250,9 @@ impl Load<'_> {
 
 /// Options of movers here: what waits for clients that are gone is short.
 fn options() -> ReshardOptions {
+    // Splits have tests of their own.
     ReshardOptions::new()
+        .with_method(ReshardMethod::Copy)
         .with_sources_at_once(1)
         .with_announce_bound(Duration::from_millis(500))
 }

@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use redis_sharding::ops::reshard::{Reshard, ReshardOptions, ReshardOutcome};
+use redis_sharding::ops::reshard::{Reshard, ReshardMethod, ReshardOptions, ReshardOutcome};
 use redis_sharding::ops::{FleetRecord, PublishOptions};
 use redis_sharding::{Builder, Error, ShardedClient, Topology};
 
@@ -111,7 +111,9 @@ impl Fleet {
     }
 
     pub fn reshard(&self, options: ReshardOptions) -> Reshard {
+        // What is held are the steps of batches; splits have tests of their own.
         let options = options
+            .with_method(ReshardMethod::Copy)
             .with_administrator(ADMINISTRATOR)
             .with_sources_at_once(1);
         Reshard::new(over(&self.servers, 1), (*self.to).clone(), options).unwrap()
