@@ -73,6 +73,7 @@ pub(crate) enum ArchiveError {
     Usage(&'static str),
     /// The keys of an encrypted archive.
     #[error("{0}")]
+    #[cfg(feature = "backup-encryption")]
     Keys(String),
 }
 

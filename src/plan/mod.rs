@@ -137,7 +137,7 @@ pub(crate) use replies::PipelineReplies;
 pub(crate) use request::{PipelineKind, parse_one};
 pub(crate) use retries::{LastRefusal, NextAttempt, Retries};
 pub(crate) use routed::RoutedCommand;
-#[cfg(feature = "testing")]
+#[cfg(any(feature = "backup", feature = "testing"))]
 pub(crate) use scan::glob_matches;
 pub(crate) use scan::{ScanCursor, ScanState, ScanStep};
 pub(crate) use scripts::{

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+#[cfg(feature = "backup-encryption")]
 use super::drain::failed;
 #[cfg(feature = "backup-encryption")]
 use crate::archive::{EncryptedWriter, Recipients};

@@ -1,6 +1,6 @@
 //! Restoring a backup to any number of nodes, and looking at backups.
 //!
-//! [`Restore`] is a client: it sends keys by a [`ShardedClient`](crate::ShardedClient) of the target, so that routing,
+//! [`Restore`] is a client: it sends keys by a [`ShardedClient`] of the target, so that routing,
 //! records, redirects, passwords and certificates are those of any client.
 //!
 //! ```text

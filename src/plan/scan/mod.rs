@@ -33,7 +33,7 @@ pub use state::{SCAN_COUNT_MAX, ScanPosition};
 
 pub(in crate::plan) use cursor::CursorStep;
 pub(crate) use cursor::ScanCursor;
-#[cfg(feature = "testing")]
+#[cfg(any(feature = "backup", feature = "testing"))]
 pub(crate) use glob::glob_matches;
 pub(in crate::plan) use options::ScanOptions;
 pub(in crate::plan) use slot_cursor::SlotCursor;
