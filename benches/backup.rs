@@ -31,7 +31,11 @@ fn main() {
         .collect();
     let is_wanted = |part: &str| named.is_empty() || named.iter().any(|word| word == part);
     let folder = tempfile::tempdir().expect("a folder for files");
-    let sources = Servers::start(NODES).expect("a bench needs redis-server or valkey-server");
+    // By default a server waits for 5 s whether other replicas come, which would be most of the time of redis-cli.
+    let sources = Servers::builder()
+        .option(["--repl-diskless-sync-delay", "0"])
+        .start(NODES)
+        .expect("a bench needs redis-server or valkey-server");
     fill(&sources);
     if is_wanted("backup") {
         backups(&sources, folder.path());
