@@ -53,7 +53,7 @@ impl Default for ReshardOptions {
             index_bytes: 256 << 20,
             large_key_bytes: 8 << 20,
             sources_at_once: 2,
-            foreground_share: 0.6,
+            foreground_share: 0.0,
             administrators: Vec::new(),
             sample: 10_000,
             method: ReshardMethod::Auto,
@@ -102,7 +102,8 @@ impl ReshardOptions {
 
     /// Sets what programs are to have of each source: the share of the commands per second that they send while nothing is
     /// copied. The mover pauses between batches for that; where no program is, it does not. Zero switches it off, and more
-    /// than 0.95 counts as that. Defaults to 0.6.
+    /// than 0.95 counts as 0.95. Defaults to 0: where mover and servers share few cores, pauses make a reshard longer and
+    /// leave programs hardly more.
     #[must_use]
     pub fn with_foreground_share(mut self, share: f64) -> Self {
         self.foreground_share = match share.is_nan() {

@@ -134,7 +134,7 @@ impl Text for Shown {
     fn write(&self, output: &mut impl Write) -> io::Result<()> {
         if let Some(created_at) = self.created_at {
             let tool = self.tool.as_deref().unwrap_or("a server");
-            writeln!(output, "made at {created_at} ms since 1970 by {tool}")?;
+            writeln!(output, "made at {} by {tool}", utc(created_at))?;
         }
         if let Some(cut) = &self.cut {
             let moment = match self.consistent {
@@ -192,4 +192,36 @@ fn write_node(node: &ShownNode, output: &mut impl Write) -> io::Result<()> {
         writeln!(output, "{:26}{}", "", parts.join(", "))?;
     }
     Ok(())
+}
+
+/// A time in milliseconds since 1970, as date and time of UTC.
+fn utc(milliseconds: u64) -> String {
+    let seconds = milliseconds / 1000;
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    // Days are counted from the first of March of the year 0, in periods of 400 years (Howard Hinnant, `civil_from_days`).
+    let from_march = days + 719_468;
+    let (period, day) = (
+        from_march.div_euclid(146_097),
+        from_march.rem_euclid(146_097),
+    );
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = year + 400 * period + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_shown_as_dates() {
+        assert_eq!(utc(0), "1970-01-01 00:00:00 UTC");
+        assert_eq!(utc(951_782_400_000), "2000-02-29 00:00:00 UTC");
+        assert_eq!(utc(1_795_847_127_231), "2026-11-28 06:25:27 UTC");
+    }
 }

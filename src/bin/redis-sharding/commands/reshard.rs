@@ -133,8 +133,8 @@ struct Run {
     /// Number of nodes whose keys are moved at a time
     #[arg(long, value_name = "N", default_value_t = 2)]
     sources: usize,
-    /// Percentage of their commands per second that programs are to have of each node; 0 for all speed
-    #[arg(long, value_name = "PERCENT", default_value_t = 60, value_parser = clap::value_parser!(u8).range(0..=95))]
+    /// Percentage of their commands per second that programs are to have of each node; 0 for no pauses
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=95))]
     foreground: u8,
     #[command(flatten)]
     mover: MoverArgs,
