@@ -2,6 +2,8 @@
 #![cfg(all(unix, feature = "cli"))]
 
 mod support;
+#[path = "support/tool.rs"]
+mod tool;
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -13,25 +15,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use support::Servers;
-
-struct Outcome {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-fn run(arguments: &[&str]) -> Outcome {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_redis-sharding"));
-    command.args(arguments).stdin(Stdio::null());
-    command.env_remove("REDIS_SHARDING_NODE_PASSWORD");
-    let output = command.output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Outcome {
-        code: output.status.code(),
-        stdout: text(output.stdout),
-        stderr: text(output.stderr),
-    }
-}
+use tool::run;
 
 /// Writes a file with a topology of these servers, called `a`, `b`, ...
 fn file(folder: &TempDir, servers: &Servers, count: usize) -> String {

@@ -30,7 +30,7 @@ struct NodeSeen {
     sequence: u64,
     /// The entries before the next frame.
     entries: u64,
-    /// The same two at the end, as far as damaged frames, the index and the totals show them.
+    /// Number of frames and of entries in all, as far as damaged frames, the index and the totals show them.
     sequence_end: u64,
     entries_end: u64,
     /// Frames and entries in the index.

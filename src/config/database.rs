@@ -6,7 +6,7 @@ use crate::config::Builder;
 use crate::topology::NodeAccess;
 
 impl Builder {
-    /// The same description with another database.
+    /// Sets the database of all nodes.
     pub(crate) fn with_database(mut self, db: i64) -> Self {
         for node in self.nodes.iter_mut().flatten() {
             let info = in_database(&node.access.info, db);

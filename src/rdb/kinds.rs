@@ -49,7 +49,7 @@ pub(super) enum Layout {
     TextScored,
     /// The smallest time, a number of pairs, and each pair with its time before it.
     ExpiringPairs,
-    /// The same without the smallest time.
+    /// A number of pairs, and each pair with its time before it.
     EarlyExpiringPairs,
     /// A number of pairs, each with its time in eight bytes behind it.
     PairsExpiring,

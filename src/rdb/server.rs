@@ -2,6 +2,8 @@
 
 use super::version::{Family, RdbVersion};
 
+use crate::resp::info_field;
+
 /// The version of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ServerVersion {
@@ -27,14 +29,9 @@ impl ServerVersion {
     ///
     /// Valkey has a `redis_version` too, that of the Redis with which it is compatible.
     pub(crate) fn of_info(info: &str) -> Option<Self> {
-        let field = |name: &str| {
-            info.lines()
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-                .map(str::trim)
-        };
-        match field("valkey_version") {
+        match info_field(info, "valkey_version") {
             Some(version) => Self::parse(ServerFamily::Valkey, version),
-            None => Self::parse(ServerFamily::Redis, field("redis_version")?),
+            None => Self::parse(ServerFamily::Redis, info_field(info, "redis_version")?),
         }
     }
 

@@ -11,6 +11,7 @@
 //! * `handshake`: the first commands of a new connection (HELLO, AUTH, SELECT, CLIENT SETNAME, CLIENT SETINFO)
 //!   and the check of their replies.
 //! * `own_requests`: requests without arguments that the client sends itself (PING, MULTI, EXEC, ...).
+//! * `info`: fields of the text that INFO returns.
 //! * `integer`: integers in their canonical form, the only one that a server accepts.
 //!
 //! # Strict and tolerant requests
@@ -49,6 +50,7 @@ mod buffer;
 mod decode;
 mod encode;
 mod handshake;
+mod info;
 mod integer;
 mod own_requests;
 mod packed;
@@ -73,6 +75,7 @@ pub use handshake::CLIENT_NAME_BYTES_MAX;
 #[cfg(feature = "tokio-comp")]
 pub(crate) use handshake::write_set_name;
 pub(crate) use handshake::{CLIENT_NAME_RULE, Handshake, is_client_name};
+pub(crate) use info::info_field;
 pub(crate) use integer::canonical_integer;
 pub(crate) use own_requests::{DISCARD, EXEC, INFO_REPLICATION, MULTI, PING, ROLE, UNWATCH};
 pub(crate) use packed::{write_arg, write_header};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use super::cut::{own_time, stopped};
+use super::cut::stopped;
 use super::drain::{Drain, Drained, Drains, failed};
 use super::node::SourceNode;
 use super::output::{self, Output};
@@ -16,6 +16,7 @@ use super::session::{Data, Session, Taken};
 use super::stream::SyncStream;
 use crate::archive::{self, ArchiveWriter, Frame, FrameBuilder, Manifest, ManifestNode, Totals};
 use crate::error::{Error, ErrorKind};
+use crate::ops::clock::own_time;
 use crate::ops::rate::RateLimit;
 use crate::rdb::{RdbReader, RdbVersion};
 

@@ -8,21 +8,23 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use redis::{Value, cmd};
 
 use super::BackupEvent;
 use super::decide::{self, Next, SeenCut, SeenNode, Void};
-use super::facts::{SourceFacts, field};
+use super::facts::SourceFacts;
 use super::fleet::{FleetState, SourceNodes};
 use super::node::{SourceNode, text};
 use super::options::BackupOptions;
 use super::stream::{SyncReply, SyncStream};
 use crate::error::{Error, ErrorKind};
+use crate::ops::clock::{own_time, time_of};
 use crate::ops::rate::RateLimit;
 use crate::ops::record::store::each;
 use crate::policy::is_timeout;
+use crate::resp::info_field;
 
 /// How often a server that is busy is asked again.
 const BUSY_CHECK: Duration = Duration::from_millis(100);
@@ -329,12 +331,7 @@ fn pause_all(nodes: &mut [SourceNode], pause: Pause) -> Result<Vec<i64>, NoCut> 
             }
         }
         // The user may have no right to ask.
-        times.push(
-            replies
-                .get(1)
-                .and_then(milliseconds)
-                .unwrap_or_else(own_time),
-        );
+        times.push(replies.get(1).and_then(time_of).unwrap_or_else(own_time));
     }
     Ok(times)
 }
@@ -412,7 +409,7 @@ pub(super) fn wait_for_replicas(
             node.server().set_limit(pause.left());
             let info = text(node.server().call(&question)?, &name)?;
             let facts = SourceFacts::new(&info);
-            let is_linked = field(&info, "master_link_status") == Some("up");
+            let is_linked = info_field(&info, "master_link_status") == Some("up");
             if is_linked && facts.history == *history && facts.offset == *offset {
                 break;
             }
@@ -454,25 +451,4 @@ fn given_up(void: &Void) -> Error {
 /// The error of a backup that was stopped.
 pub(super) fn stopped() -> Error {
     Error::new(ErrorKind::Archive, "the backup was stopped")
-}
-
-/// The reply to TIME.
-pub(super) fn milliseconds(reply: &Value) -> Option<i64> {
-    let Value::Array(items) = reply else {
-        return None;
-    };
-    let number = |item: &Value| match item {
-        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok()?.parse::<i64>().ok(),
-        _ => None,
-    };
-    match items.as_slice() {
-        [seconds, micros] => Some(number(seconds)? * 1000 + number(micros)? / 1000),
-        _ => None,
-    }
-}
-
-/// The time of this machine, in milliseconds since 1970.
-pub(super) fn own_time() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(0))
 }

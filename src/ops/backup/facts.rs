@@ -1,5 +1,7 @@
 //! [`SourceFacts`]: what a server says of itself before a cut.
 
+use crate::resp::info_field;
+
 /// What INFO says of a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct SourceFacts {
@@ -33,24 +35,15 @@ pub(super) struct SourceFacts {
     pub(super) in_cluster: bool,
 }
 
-/// The value of a field of INFO.
-pub(super) fn field<'i>(info: &'i str, name: &str) -> Option<&'i str> {
-    let mut lines = info.lines();
-    lines.find_map(|line| {
-        let value = line.strip_prefix(name)?.strip_prefix(':')?;
-        Some(value.trim_end())
-    })
-}
-
 impl SourceFacts {
     /// Reads INFO.
     pub(super) fn new(info: &str) -> Self {
-        let text = |name| field(info, name).unwrap_or_default();
+        let text = |name| info_field(info, name).unwrap_or_default();
         let number = |name| text(name).parse().unwrap_or(0);
         let mut parts = text("redis_version").split('.');
         let mut part = || parts.next().and_then(|part| part.parse().ok()).unwrap_or(0);
         let redis_version = (part(), part());
-        let (product, version) = match field(info, "valkey_version") {
+        let (product, version) = match info_field(info, "valkey_version") {
             Some(version) => ("valkey", version),
             None => ("redis", text("redis_version")),
         };
@@ -90,7 +83,7 @@ impl SourceFacts {
 
 /// What a server is busy with, if that keeps it from beginning with a stream at once.
 pub(super) fn busy(info: &str) -> Option<&'static str> {
-    let runs = |name| field(info, name) == Some("1");
+    let runs = |name| info_field(info, name) == Some("1");
     if runs("loading") {
         return Some("loading its data");
     }

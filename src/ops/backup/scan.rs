@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use redis::{Value, cmd};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::cut::milliseconds;
 use super::facts::SourceFacts;
 use crate::error::{Error, ErrorKind};
+use crate::ops::clock::time_of;
 use crate::ops::connection::NodeConnection;
 use crate::rdb::{Access, KeyInfo, RdbVersion, of_dump};
 
@@ -161,7 +161,7 @@ impl Scanner<'_> {
         let Value::BulkString(dump) = dump else {
             return Ok(None);
         };
-        let expires_at = match (expiry, milliseconds(time)) {
+        let expires_at = match (expiry, time_of(time)) {
             (Value::Int(at @ 0..), None) => Some(*at),
             (Value::Int(left @ 0..), Some(now)) => Some(now + left),
             _ => None,

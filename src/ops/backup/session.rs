@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::BackupEvent;
-use super::cut::{Cut, CutTime, NoCut, Taker, own_time, wait_for_replicas};
+use super::cut::{Cut, CutTime, NoCut, Taker, wait_for_replicas};
 use super::decide::{self, Candidate, Choice, Void};
 use super::fleet::{SourceFleet, SourceNodes};
 use super::node::SourceNode;
@@ -13,6 +13,7 @@ use super::options::BackupOptions;
 use super::report::{BackupReport, CutKind, NodeBackup};
 use super::scan::{Piece, Scanner};
 use crate::error::{Error, ErrorKind};
+use crate::ops::clock::own_time;
 use crate::ops::rate::RateLimit;
 use crate::ops::record::store::each;
 use crate::topology::record::RecordEpoch;

@@ -7,8 +7,9 @@ use redis::Value;
 use super::compare::{Clocks, Comparison, Expiry, compare};
 use super::fault::{Fault, FaultKind};
 use super::large::copy_large;
-use super::link::{Link, Requests, bytes_of, millis_of, text_of};
+use super::link::{Link, Requests, bytes_of, text_of};
 use crate::error::{Error, KeyText};
+use crate::ops::clock::time_of;
 
 /// Number of keys that are asked for at a time.
 const CHUNK: usize = 128;
@@ -171,7 +172,7 @@ fn expiries(
         return Err(link.unexpected());
     };
     let mut items = items.into_iter();
-    let now = items.next().as_ref().and_then(millis_of);
+    let now = items.next().as_ref().and_then(time_of);
     let now = now.ok_or_else(|| link.unexpected())?;
     let expiry = |reply: Value| match (link.checked(reply)?, has_expiretime) {
         (Value::Int(at), true) => Ok(Expiry::of_pexpiretime(at)),
@@ -275,7 +276,7 @@ fn restores(
 fn expiry_of_exec(reply: &Value) -> Option<Expiry> {
     match reply {
         Value::Array(items) => match (items.first()?, items.get(1)?) {
-            (Value::Int(pttl), time) => Some(Expiry::of_pttl(*pttl, millis_of(time)?)),
+            (Value::Int(pttl), time) => Some(Expiry::of_pttl(*pttl, time_of(time)?)),
             _ => None,
         },
         _ => None,

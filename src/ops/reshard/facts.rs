@@ -1,5 +1,7 @@
 //! [`ServerFacts`]: what a server can do, and how it keeps its data.
 
+use crate::resp::info_field;
+
 /// What INFO and CONFIG say of a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ServerFacts {
@@ -38,16 +40,6 @@ pub(super) enum Durability {
     Snapshot,
 }
 
-/// The value of a field of INFO.
-fn field<'i>(info: &'i str, name: &str) -> Option<&'i str> {
-    let mut lines = info.lines();
-    lines.find_map(|line| {
-        line.strip_prefix(name)?
-            .strip_prefix(':')
-            .map(str::trim_end)
-    })
-}
-
 /// The number of the database that a line of INFO counts the keys of.
 fn database(line: &str) -> Option<i64> {
     let (number, _) = line.strip_prefix("db")?.split_once(":keys=")?;
@@ -57,8 +49,8 @@ fn database(line: &str) -> Option<i64> {
 impl ServerFacts {
     /// Reads INFO, and the value of `save` in the configuration if the user may see it.
     pub(super) fn new(info: &str, save: Option<&str>) -> Self {
-        let number = |name| field(info, name).and_then(|text| text.parse().ok());
-        let text = |name| field(info, name).unwrap_or_default().to_owned();
+        let number = |name| info_field(info, name).and_then(|text| text.parse().ok());
+        let text = |name| info_field(info, name).unwrap_or_default().to_owned();
         let version = text("redis_version");
         let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
         Self {
@@ -68,10 +60,10 @@ impl ServerFacts {
             max_memory: number("maxmemory").unwrap_or(0),
             eviction: text("maxmemory_policy"),
             replicas: number("connected_slaves").unwrap_or(0) as u32,
-            has_append_only_file: field(info, "aof_enabled") == Some("1"),
+            has_append_only_file: info_field(info, "aof_enabled") == Some("1"),
             has_snapshots: save.is_some_and(|save| !save.is_empty()),
-            is_replica: field(info, "role") == Some("slave"),
-            is_cluster: field(info, "cluster_enabled") == Some("1"),
+            is_replica: info_field(info, "role") == Some("slave"),
+            is_cluster: info_field(info, "cluster_enabled") == Some("1"),
             databases: info.lines().filter_map(database).collect(),
         }
     }

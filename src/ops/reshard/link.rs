@@ -288,16 +288,3 @@ pub(super) fn items_of(reply: Value) -> Option<Vec<Value>> {
         _ => None,
     }
 }
-
-/// The milliseconds of a reply to TIME.
-pub(super) fn millis_of(reply: &Value) -> Option<i64> {
-    let Value::Array(items) = reply else {
-        return None;
-    };
-    let number = |at: usize| text_of(items.get(at)?)?.parse::<i64>().ok();
-    Some(
-        number(0)?
-            .saturating_mul(1000)
-            .saturating_add(number(1)? / 1000),
-    )
-}

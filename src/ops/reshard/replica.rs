@@ -7,6 +7,7 @@ use super::fault::{Fault, FaultKind};
 use super::link::{Link, items_of, text_of};
 use super::method::host_and_port;
 use super::session::{Session, SessionNode, kill};
+use crate::resp::info_field;
 use crate::topology::record::FLUSHALL_SCRIPT;
 use crate::topology::record::requests::{self, Foreign, RecordWrite};
 
@@ -39,11 +40,7 @@ pub(super) struct Replication {
 
 impl Replication {
     pub(super) fn new(info: &str) -> Self {
-        let field = |name: &str| {
-            let mut lines = info.lines();
-            let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-            value.unwrap_or_default().trim_end()
-        };
+        let field = |name: &str| info_field(info, name).unwrap_or_default();
         let is_replica = field("role") == "slave";
         let offset = match is_replica {
             true => field("slave_repl_offset"),

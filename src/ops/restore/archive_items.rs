@@ -7,7 +7,6 @@ use std::path::Path;
 
 use super::input::{InputKey, InputSummary, Item, Items, unreadable};
 use super::inspect::{InspectedNode, Inspection};
-use super::names::KeyText;
 use super::select::KeyType;
 use crate::archive::{
     self, ArchiveError, ArchiveReader, Damage, EntryAssembler, Incomplete, IncompleteReason,
@@ -15,7 +14,7 @@ use crate::archive::{
 };
 #[cfg(feature = "backup-encryption")]
 use crate::archive::{Identities, MaybeEncrypted};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, KeyText};
 use crate::rdb::RdbVersion;
 
 /// The bytes of an archive.

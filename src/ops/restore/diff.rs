@@ -11,11 +11,11 @@ use xxhash_rust::xxh3::Xxh3;
 use super::clients::Clients;
 use super::fleet_keys::{self, FleetKey};
 use super::input::{InputKey, Item, RestoreInput};
-use super::names::{KeyText, now};
 use super::report::NAMED_KEYS_MAX;
 use super::select::is_record;
 use crate::config::Builder;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, KeyText};
+use crate::ops::clock::own_time;
 use crate::rdb::KeyInfo;
 use crate::rdb::digest::digest_of_lasting;
 
@@ -219,7 +219,7 @@ pub fn diff(
     options: DiffOptions,
 ) -> Result<DiffReport, Error> {
     let mut report = DiffReport::default();
-    let lasting = now().saturating_add(FIELDS_MS);
+    let lasting = own_time().saturating_add(FIELDS_MS);
     let mut kept: Vec<Kept> = Vec::new();
     // Of all keys, as none is kept for each.
     let mut first_slack = 0;
@@ -300,7 +300,7 @@ fn missing(
     report: &mut DiffReport,
     named: usize,
 ) -> Result<(), Error> {
-    let now = now();
+    let now = own_time();
     let unseen = kept.iter().zip(seen).filter(|(_, seen)| !**seen);
     let mut ids = Vec::new();
     for (kept, _) in unseen {
@@ -409,7 +409,7 @@ fn id_of(info: &KeyInfo) -> u64 {
 }
 
 fn is_over(key: &Digested) -> bool {
-    key.kept.expires_at <= now()
+    key.kept.expires_at <= own_time()
 }
 
 #[cfg(test)]

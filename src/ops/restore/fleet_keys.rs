@@ -10,6 +10,7 @@ use super::clients::Clients;
 use super::input::InputKey;
 use super::servers::{TargetServer, node_text};
 use crate::error::{Error, ErrorKind};
+use crate::ops::clock::time_of;
 use crate::rdb::{Access, KeyInfo, of_dump};
 use crate::sync::Node;
 
@@ -125,21 +126,15 @@ fn dump(
     requests.cmd("TIME");
     let replies = requests.query::<Vec<Value>>(node);
     let mut replies = replies.map_err(|error| failed(node, &error))?;
-    let end = replies.pop().and_then(milliseconds);
+    let end = replies.pop().as_ref().and_then(time_of);
     let mut replies = replies.into_iter();
-    let start = replies.next().and_then(milliseconds);
+    let start = replies.next().as_ref().and_then(time_of);
     let dumped = keys.into_iter().map_while(|key| {
         let pair = [replies.next()?, replies.next()?];
         Some((key, pair))
     });
     let between = start.zip(end).filter(|_| !has_times);
     Ok((between, dumped.collect()))
-}
-
-/// Reads the reply to TIME.
-fn milliseconds(reply: Value) -> Option<i64> {
-    let (seconds, microseconds) = <(i64, i64)>::from_redis_value(reply).ok()?;
-    Some(seconds * 1000 + microseconds / 1000)
 }
 
 /// A key with its expiry and payload; `None` if it is gone.

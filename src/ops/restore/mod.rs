@@ -35,7 +35,6 @@ mod functions;
 mod input;
 mod inspect;
 mod judge;
-mod names;
 mod options;
 mod plan;
 mod progress;
@@ -67,14 +66,14 @@ use self::clients::Clients;
 use self::dispatch::Dispatcher;
 use self::functions::Functions;
 use self::input::{InputKey, InputSummary, Item, Items};
-use self::names::now;
 use self::progress::ProgressFile;
 use self::run::{Listener, Run, Unit};
 use self::select::Choice;
 use self::servers::{Findings, TargetServer};
 use self::worker::Worker;
 use crate::config::Builder;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, KeyText};
+use crate::ops::clock::own_time;
 use crate::rdb::server::ServerFamily;
 use crate::sync::ShardedClient;
 
@@ -379,7 +378,7 @@ impl Restore {
             value,
         } = key;
         let selection = &self.options.selection;
-        let db = match selection.choose(&info, version, now()) {
+        let db = match selection.choose(&info, version, own_time()) {
             Choice::Take(db) => db,
             choice => {
                 match choice {
@@ -400,7 +399,7 @@ impl Restore {
             .element_bytes
             .is_some_and(|limit| bytes >= limit);
         if bytes >= self.options.warning_bytes && !by_elements {
-            let key = names::KeyText(&info.key).to_string();
+            let key = KeyText(&info.key).to_string();
             run.notify(RestoreEvent::LargeValue { key, bytes });
         }
         check_database(run, source_db, db)?;

@@ -3,10 +3,10 @@
 use std::fmt;
 
 use super::RestoreOptions;
-use super::names::KeyText;
 use super::report::{NAMED_KEYS_MAX, RestoreReport};
 use super::run::{Run, Unit};
 use super::servers::{Findings, TargetServer, fit_of};
+use crate::error::KeyText;
 use crate::rdb::convert::Fit;
 
 /// What would be restored, and why it cannot be.

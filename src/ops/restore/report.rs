@@ -1,8 +1,7 @@
 //! [`RestoreReport`]: what has become of the keys of an input.
 
+use crate::error::KeyText;
 use std::fmt;
-
-use super::names::KeyText;
 
 /// The most keys that a report names for one reason.
 pub const NAMED_KEYS_MAX: usize = 100;

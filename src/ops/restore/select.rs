@@ -3,7 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::ops::restore::names::pattern_of;
 use crate::plan::glob_matches;
 use crate::rdb::value::Kind;
 use crate::rdb::{KeyInfo, RdbVersion};
@@ -141,11 +140,14 @@ impl Selection {
 
     /// What distinguishes this selection from others, for the file of a run that is gone on with.
     pub(super) fn text(&self) -> String {
-        let patterns = self.patterns.iter().map(|pattern| pattern_of(pattern));
+        let patterns = self
+            .patterns
+            .iter()
+            .map(|pattern| pattern.escape_ascii().to_string());
         let prefixes = self
             .prefixes
             .iter()
-            .map(|(from, to)| format!("{}={}", pattern_of(from), pattern_of(to)));
+            .map(|(from, to)| format!("{}={}", from.escape_ascii(), to.escape_ascii()));
         format!(
             "{:?} {:?} {:?} {:?}",
             patterns.collect::<Vec<_>>(),

@@ -9,6 +9,7 @@ use crate::rdb::RdbError;
 use crate::rdb::convert::{FieldExpiries, Fit, Target, fit};
 use crate::rdb::server::{ServerFamily, ServerVersion};
 use crate::rdb::value::Kind;
+use crate::resp::info_field;
 use crate::sync::{Node, ShardedClient};
 
 /// The length of the longest argument that servers take unless told otherwise.
@@ -68,10 +69,7 @@ impl TargetServer {
 
     /// Reads the reply to INFO.
     fn of_info(name: &str, info: &str, argument_max: Option<u64>) -> Option<Self> {
-        let field = |name: &str| {
-            let mut lines = info.lines();
-            lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
-        };
+        let field = |name: &str| info_field(info, name);
         let number = |name| field(name).and_then(|text| text.parse().ok()).unwrap_or(0);
         let text = |name| field(name).unwrap_or_default().to_owned();
         Some(Self {
@@ -202,11 +200,11 @@ pub(super) fn node_reply(node: &Node, words: &[&str]) -> Result<Value, Error> {
     })
 }
 
-/// The same for a reply that is a text.
+/// Sends a request to a node, and returns the text of its reply.
 ///
 /// # Errors
 ///
-/// The same.
+/// As for [`node_reply`], and if the reply is no text.
 pub(super) fn node_text(node: &Node, words: &[&str]) -> Result<String, Error> {
     let reply = node_reply(node, words)?;
     String::from_redis_value(reply).map_err(|_| {

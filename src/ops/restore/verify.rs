@@ -6,10 +6,9 @@ use std::path::Path;
 
 use super::archive_items::{self, ArchiveBytes};
 use super::input::{Item, RestoreInput, Source};
-use super::names::KeyText;
 use super::report::{KeyRefusal, NAMED_KEYS_MAX};
 use super::select::KeyType;
-use crate::error::Error;
+use crate::error::{Error, KeyText};
 use crate::rdb::{KeyDigest, KeyInfo, RdbVersion, digest};
 
 /// What an input holds, and what of it is damaged.

@@ -11,11 +11,11 @@ use redis::Value;
 use super::command::{Payload, Requests};
 use super::dispatch::ended;
 use super::judge::{Decision, judge};
-use super::names::{KeyText, now};
 use super::run::{Batch, Run, Unit};
 use super::servers::fit_of;
 use super::{ExistingKeys, RestoreEvent, RestoreReport, elements};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, KeyText};
+use crate::ops::clock::own_time;
 use crate::rdb::convert::Fit;
 use crate::rdb::{KeyDigest, KeyInfo, RdbVersion, digest, of_dump};
 use crate::sync::ShardedClient;
@@ -330,7 +330,7 @@ impl<'w, 'r> Worker<'w, 'r> {
 /// The digest of a key as a node has it: how long it has left, and its payload.
 fn digest_of(info: &KeyInfo, (left, payload): (i64, &Vec<u8>)) -> Option<KeyDigest> {
     let (value_type, value, version) = of_dump(payload).ok()?;
-    let expires_at = (left >= 0).then(|| now().saturating_add(left));
+    let expires_at = (left >= 0).then(|| own_time().saturating_add(left));
     let expires_at = match (expires_at, info.expires_at) {
         (Some(found), Some(sent)) if found.abs_diff(sent) <= EXPIRY_DOUBT_MS => Some(sent),
         (found, _) => found,

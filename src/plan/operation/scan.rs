@@ -25,6 +25,7 @@ use crate::plan::scan::{
     SlotReply, SlotRequest, SlotScan, SlotScanStep,
 };
 use crate::plan::{Answers, Exchange, RoutedCommand, Router};
+use crate::resp::info_field;
 use crate::resp::{write_arg, write_header};
 use crate::topology::{HostPort, LivingNodes};
 
@@ -490,10 +491,7 @@ impl<'n> Replies<'n> {
 /// The process that has replied so to INFO.
 fn server_process(info: &Value) -> Option<ServerProcess> {
     let text: String = redis::from_redis_value_ref(info).ok()?;
-    let field = |name: &str| {
-        let mut lines = text.lines();
-        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-    };
+    let field = |name: &str| info_field(&text, name);
     let version = |text: &str| -> Option<(u16, u16)> {
         let mut numbers = text.split('.').map(|number| number.parse().ok());
         Some((numbers.next()??, numbers.next()??))

@@ -35,7 +35,7 @@ pub struct Diff {
     /// An archive, an RDB file or a topology's text
     #[arg(value_name = "FIRST")]
     first: String,
-    /// The same
+    /// What it is compared with: an archive, an RDB file or a topology's text
     #[arg(value_name = "SECOND")]
     second: String,
     /// Names all keys that differ, not the first hundred alone
